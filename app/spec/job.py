@@ -1,0 +1,42 @@
+"""The job: teachers, data, steps in order."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from app.spec.base import Name, Seed, Spec
+from app.spec.steps import AnyStep
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
+
+
+class JobSpec(Spec):
+    """Compress the teachers' knowledge of this data set, step by step; every step is measured."""
+
+    name: Name | None = None
+    labels: Annotated[dict[Label, Annotated[str, Field(max_length=200)]], Field(max_length=32)] = {}
+    teachers: Annotated[list[Annotated[str, Field(pattern=r"^tch_[0-9a-z]{1,40}$")]], Field(min_length=1, max_length=16)]
+    dataset: Annotated[str, Field(pattern=r"^dst_[0-9a-z]{1,40}$")]
+    steps: Annotated[list[AnyStep], Field(min_length=1, max_length=32)]
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Torch threads on the CPU; results repeat to the bit only at the same number."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> "JobSpec":
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError("teachers names a teacher twice: name each once (use weights to favour one)")
+        for index, step in enumerate(self.steps):
+            weights: Any = getattr(step, "weights", None)
+            if weights is not None and len(weights) != len(self.teachers):
+                raise ValueError(
+                    f"steps[{index}].weights has {len(weights)} values for {len(self.teachers)} teachers: give one each"
+                )
+            if index == 0 and step.needs_model and len(self.teachers) > 1:
+                raise ValueError(
+                    f"steps[0] ({step.method}) edits one network, but there are {len(self.teachers)} teachers: "
+                    "begin with a step that trains a student, or name one teacher"
+                )
+        return self

@@ -1,0 +1,78 @@
+"""Preprocessing, and how a student is asked for."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from app.spec.base import Spec
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class Preprocessing(Spec):
+    """From an image file to the network's input, in this order: convert to RGB, resize, centre crop, /255, (x - mean) / std.
+
+    `resize`: an integer scales the shorter side to it, `[height, width]` scales both, null leaves the size.
+    `crop`: the centre `[height, width]` (an integer means a square); null keeps everything.
+    EfficientNet-Lite's (x - 127) / 128 is mean 127/255, std 128/255.
+    """
+
+    resize: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    crop: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: Triple = [0.485, 0.456, 0.406]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
+
+    @model_validator(mode="after")
+    def _has_a_fixed_size(self) -> "Preprocessing":
+        if self.crop is None and not isinstance(self.resize, list):
+            raise ValueError(
+                "the input size is not fixed: give `crop`, or `resize` as [height, width] "
+                "(an integer `resize` scales only the shorter side)"
+            )
+        return self
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of what the network sees."""
+        size = self.crop if self.crop is not None else self.resize
+        if isinstance(size, list):
+            return size[0], size[1]
+        assert size is not None
+        return size, size
+
+
+def _architecture_shorthand(value: Any) -> Any:
+    return {"architecture": value} if isinstance(value, str) else value
+
+
+class Architecture(Spec):
+    """A built-in architecture by name (`GET /v1/architectures`), with its options, e.g. `{"width_mult": 0.5}`."""
+
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
+    options: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], int | float | bool | str] = {}
+
+
+class Student(Architecture):
+    """The network a step builds. Its head gets the teacher's classes.
+
+    `image_size` defaults to the architecture's own. `preprocessing` defaults to the first teacher's, scaled to `image_size`.
+    """
+
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    preprocessing: Preprocessing | None = None
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> "Student":
+        if self.preprocessing is not None and self.image_size is not None:
+            height, width = self.preprocessing.input_size
+            if (height, width) != (self.image_size, self.image_size):
+                raise ValueError(
+                    f"image_size {self.image_size} differs from the preprocessing's input of {height}x{width}: give only one"
+                )
+        return self
+
+
+# `"student": "report/final"` is short for `"student": {"architecture": "report/final"}`.
+StudentField = Annotated[Student, BeforeValidator(_architecture_shorthand)]

@@ -1,0 +1,19 @@
+"""The root of all step specs."""
+
+from app.spec.base import Spec, Split
+
+
+class StepSpec(Spec):
+    """A subclass has a field `method: Literal["<its name>"]`; `worker/steps/<its name>.py` does the work."""
+
+    method: str
+
+    @property
+    def trained_splits(self) -> list[Split]:
+        """The splits whose images this step trains on; an evaluated split among them is marked as leaked."""
+        return []
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether this step edits the network of the step before (false: it brings its own, as a student)."""
+        return True

@@ -1,0 +1,36 @@
+"""The knobs of the one training loop; every step that trains inherits them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from app.spec.base import Spec
+
+
+class Training(Spec):
+    """How weights are trained. Field names follow PyTorch where PyTorch has one."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 30
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["cosine", "constant", "step", "one_cycle"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
+    augmentation: Literal["none", "light", "strong"] = "light"
+    precision: Literal["fp32", "amp_bf16", "amp_fp16"] = "fp32"
+    select: Literal["best", "last"] = "best"
+    """Which epoch's weights become the result: the best on val (optimistic there; test stays honest) or the last."""
+    best_k: Annotated[int, Field(ge=1, le=100)] = 5
+    """The report's metric, the mean validation accuracy of the best k epochs, is noted beside best and last."""
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Training":
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            if "warmup_epochs" in self.model_fields_set:
+                raise ValueError(
+                    f"warmup_epochs {self.warmup_epochs} must be smaller than epochs {self.epochs}: lower it or set 0"
+                )
+            object.__setattr__(self, "warmup_epochs", 0.0)  # a one-epoch job needs no ceremony
+        return self

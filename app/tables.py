@@ -1,0 +1,189 @@
+"""The tables. Times are seconds since the epoch by the *database's* clock (`app.db.db_now`); the API renders RFC 3339."""
+
+from typing import Any
+
+from sqlalchemy import JSON, Float, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+QUEUED, RUNNING, CANCELLING = "queued", "running", "cancelling"
+SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+TERMINAL = (SUCCEEDED, FAILED, CANCELLED)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: Json, list[Any]: Json, float: Float(53)}
+
+
+class File(Base):
+    """An upload under its user's name; the bytes are an object of the storage."""
+
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # file_…
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column()
+    created_at: Mapped[float] = mapped_column()
+    updated_at: Mapped[float] = mapped_column()
+
+
+class Upload(Base):
+    """A resumable upload under way."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # upl_…
+    name: Mapped[str] = mapped_column(String(200))
+    size_bytes: Mapped[int] = mapped_column()
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[float] = mapped_column()
+    expires_at: Mapped[float] = mapped_column()
+
+
+class Teacher(Base):
+    """A trained network. `artifact_sha256` is its canonical file: graph, tensors, preprocessing, class names."""
+
+    __tablename__ = "teachers"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # tch_…
+    name: Mapped[str | None] = mapped_column(String(200))
+    spec: Mapped[dict[str, Any]] = mapped_column()
+    state: Mapped[str] = mapped_column(String(16))  # inspecting, ready, rejected
+    file_sha256: Mapped[str] = mapped_column(String(64))
+    file_size_bytes: Mapped[int] = mapped_column()
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    artifact_sha256: Mapped[str | None] = mapped_column(String(64))
+    report: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Dataset(Base):
+    """Photos in classes. `index_sha256`: JSON listing of images; `pack_sha256`: their bytes, one after the other (null: a folder)."""
+
+    __tablename__ = "datasets"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # dst_…
+    name: Mapped[str | None] = mapped_column(String(200))
+    spec: Mapped[dict[str, Any]] = mapped_column()
+    state: Mapped[str] = mapped_column(String(16))  # inspecting, ready, rejected
+    file_sha256: Mapped[str | None] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    index_sha256: Mapped[str | None] = mapped_column(String(64))
+    pack_sha256: Mapped[str | None] = mapped_column(String(64))
+    report: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Job(Base):
+    """One piece of work. The row is the truth; a message in the queue only says "look at this row".
+
+    `attempt` counts claims and is the fencing token: every write of a worker names it, and an older one changes nothing.
+    `failures` counts attempts lost to crashes; a job handed back on purpose does not use one up.
+    """
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # job_… (inspections: ins_…)
+    kind: Mapped[str] = mapped_column(String(16))  # compress, inspect
+    queue: Mapped[str] = mapped_column(String(40))  # the Celery queue: compress, inspect
+    name: Mapped[str | None] = mapped_column(String(200))
+    labels: Mapped[dict[str, Any]] = mapped_column()
+    spec: Mapped[dict[str, Any]] = mapped_column()
+    fingerprint: Mapped[str] = mapped_column(String(64), index=True)  # sha256 of the canonical JSON of spec
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str | None] = mapped_column(String(80))
+    progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    version: Mapped[int] = mapped_column(default=1)  # grows with every visible change; the ETag
+    last_seq: Mapped[int] = mapped_column(default=0)  # of its events
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[float | None] = mapped_column()
+    dispatched_at: Mapped[float | None] = mapped_column()
+    next_attempt_at: Mapped[float | None] = mapped_column()
+
+    created_at: Mapped[float] = mapped_column()
+    started_at: Mapped[float | None] = mapped_column()
+    finished_at: Mapped[float | None] = mapped_column()
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+
+    __table_args__ = (Index(None, "state", "queue"), Index(None, "kind", "created_at", "id"))
+
+
+class Attempt(Base):
+    __tablename__ = "attempts"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    n: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(200))
+    device: Mapped[str | None] = mapped_column(String(80))
+    started_at: Mapped[float] = mapped_column()
+    ended_at: Mapped[float | None] = mapped_column()
+    outcome: Mapped[str | None] = mapped_column(String(40))  # succeeded, failed, cancelled, worker_lost, trainer_lost, …
+
+
+class Event(Base):
+    """What happened to a job, in order; `seq` counts within the job. Log lines are events of type `log`."""
+
+    __tablename__ = "events"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float] = mapped_column()
+    type: Mapped[str] = mapped_column(String(24))  # state, progress, stage, log, artifact
+    data: Mapped[dict[str, Any]] = mapped_column()
+
+
+class Metric(Base):
+    """One number. `step` 0 is the teacher; `epoch` -1 means "of the step", not of an epoch; `split` "" means none."""
+
+    __tablename__ = "metrics"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    step: Mapped[int] = mapped_column()
+    epoch: Mapped[int] = mapped_column(default=-1)
+    split: Mapped[str] = mapped_column(String(16), default="")
+    name: Mapped[str] = mapped_column(String(80))
+    value: Mapped[float] = mapped_column()
+    unit: Mapped[str] = mapped_column(String(24), default="1")
+    device: Mapped[str | None] = mapped_column(String(80))
+
+    # A resumed trainer repeats epochs after its checkpoint: the same numbers again, so they replace themselves.
+    __table_args__ = (UniqueConstraint("job_id", "step", "epoch", "split", "name"),)
+
+
+class Artifact(Base):
+    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled job had."""
+
+    __tablename__ = "artifacts"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # art_…
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    step: Mapped[int] = mapped_column()
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column()
+    metrics: Mapped[dict[str, Any]] = mapped_column()
+    created_at: Mapped[float] = mapped_column()
+
+
+class Worker(Base):
+    """A worker process that reported lately."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)  # host:pid
+    queues: Mapped[list[Any]] = mapped_column()
+    device: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[float] = mapped_column()
+    seen_at: Mapped[float] = mapped_column()
+    job_id: Mapped[str | None] = mapped_column(String(40))
