@@ -1,0 +1,94 @@
+"""What a step is given: device, seed, teachers, data, and a way to report. It holds no database and no storage."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from app.spec.base import Split
+from models import Network
+
+Stop = Literal["cancel", "preempt"]
+
+
+class Stopped(Exception):
+    """The run was asked to stop. `model`: the best network so far, when the step has one worth keeping."""
+
+    def __init__(self, stop: Stop, model: Network | None = None) -> None:
+        super().__init__(stop)
+        self.stop = stop
+        self.model = model
+
+
+class Data(Protocol):
+    """A data set as a step sees it. Labels are already in the order of the networks' outputs."""
+
+    class_names: list[str]
+
+    def has(self, split: Split) -> bool: ...
+
+    def num_images(self, split: Split) -> int: ...
+
+    def digest(self, split: Split) -> str:
+        """sha256 over the split's paths, labels and image digests."""
+        ...
+
+    def labels(self, split: Split) -> torch.Tensor:
+        """int64 [N]; -1 where an image has none."""
+        ...
+
+    def images(self, split: Split, preprocessing: dict[str, Any]) -> torch.Tensor:
+        """uint8 [N, 3, H, W], resized and cropped as `preprocessing` says, backed by a file; decoded once, then cached."""
+        ...
+
+
+@dataclass
+class Teacher:
+    """A frozen network in eval mode on the run's device. `order`: for each class of the data, the teacher's output index."""
+
+    id: str
+    network: Network
+    preprocessing: dict[str, Any]
+    order: torch.Tensor  # int64 [C]
+
+    def logits(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        """Logits [N, C] for images that `preprocessing` already normalised, columns in the data's class order."""
+        return self.network(images_NCHW)[:, self.order]
+
+
+class Reporter(Protocol):
+    """Where a run's messages go: the supervisor's pipe, or a list in a test."""
+
+    def send(self, message: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Run:
+    device: torch.device
+    seed: int
+    teachers: list[Teacher]
+    data: Data
+    step: int
+    """1-based; 0 is the teacher."""
+    work_dir: Path
+    """This step's own folder; survives attempts, so a checkpoint written here is found again."""
+    reporter: Reporter
+    checkpoint_seconds: float = 10.0
+    stop_requested: Callable[[], Stop | None] = field(default=lambda: None)
+
+    def note(self, name: str, value: float, unit: str = "1", *, split: str = "", epoch: int = -1) -> None:
+        """Record one number of this step."""
+        self.reporter.send(
+            {"type": "metric", "step": self.step, "epoch": epoch, "split": split, "name": name, "value": value, "unit": unit}
+        )
+
+    def progress(self, done: float, total: float, unit: str, eta_seconds: float | None = None) -> None:
+        """How far this step is; `done` of `total` `unit`s ("epoch")."""
+        self.reporter.send(
+            {"type": "progress", "step": self.step, "done": done, "total": total, "unit": unit, "eta_seconds": eta_seconds}
+        )
+
+    def log(self, message: str, level: str = "info") -> None:
+        self.reporter.send({"type": "log", "level": level, "message": message})
