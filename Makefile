@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
+# Python 3.11 or newer and make are all that is needed beforehand; pip fetches the rest into .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DATA   ?=
+
+# With both cores busy, spinning OpenMP threads halve the speed of two processes; passive waiting costs nothing when quiet.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test check serve lock catalogue clean
+help:
+	@echo "make demo             one real job, from photos to a downloaded .pt   (DATA=photos.zip for your own photos)"
+	@echo "make test             the tests, on real SQLite, PostgreSQL and Valkey servers"
+	@echo "make serve            the service for use, at http://127.0.0.1:8000   (PORT=…, DATA_DIR=…)"
+	@echo "make check            format, lint, types, import contracts"
+	@echo "make lock             resolve requirements.lock anew"
+	@echo "make catalogue        write app/architectures.json anew"
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fewbytes needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=python3.12, say.")'
+	@test -x $(BIN)/python || { echo "==> Creating the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "==> Installing the locked packages (PyTorch is the large one: expect 2 to 6 GB on Linux)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[worker,embedded,demo,dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py $(if $(DATA),--photos "$(DATA)")
+
+test: $(READY)
+	@echo "==> Running the tests"
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@echo "==> Checking format, lint, types, import contracts, catalogue"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m worker.catalogue --check
+
+serve: $(READY)
+	@$(BIN)/fewbytes up $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+lock: $(READY)
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-emit-package fewbytes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
+
+catalogue: $(READY)
+	@$(BIN)/python -m worker.catalogue
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
