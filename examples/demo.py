@@ -24,6 +24,7 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent
 # Student epochs are chosen so that the whole demo stays below ten minutes on two cores, whatever the number of photos.
 STUDENT_IMAGES = 16_000
+STAGE_TITLES = {"teacher": "teacher", "distill": "student", "quantize": "student, stored in 8 bits"}
 
 
 def say(text: str) -> None:
@@ -163,18 +164,16 @@ def table(job: dict) -> str:
     """The stages of a finished job as text."""
     rows = [["", "test accuracy", "val accuracy", "bytes", "parameters", "MACs", "latency"]]
     for stage in job["result"]["stages"]:
-        metrics = stage["metrics"]
-        accuracy = {split: f"{metrics[split]['accuracy']:.1%}" if split in metrics else "-" for split in ("test", "val")}
-        latency = metrics["latency_ms"]
+        accuracy = {name: f"{split['accuracy']:.1%}" for name, split in stage["splits"].items()}
         rows.append(
             [
-                stage["title"],
-                accuracy["test"],
-                accuracy["val"],
-                f"{metrics['size_bytes']:,}",
-                f"{metrics['parameters']:,}",
-                f"{metrics['macs']:,}",
-                f"{latency['median']:.2f} ms",
+                STAGE_TITLES.get(stage["method"], stage["method"]),
+                accuracy.get("test", "-"),
+                accuracy.get("val", "-"),
+                f"{stage['size_bytes']:,}",
+                f"{stage['parameters']:,}",
+                f"{stage['macs']:,}",
+                f"{stage['latency_ms']['median']:.2f} ms",
             ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

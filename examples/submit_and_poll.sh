@@ -31,5 +31,5 @@ done
 
 "${CURL[@]}" --fail --location --output "$out" "$URL/v1/jobs/$job/download"
 "${CURL[@]}" --fail --output "$(dirname "$out")/load_artifact.py" "$URL/v1/tools/load_artifact.py"
-field result.stages.-1.metrics <<<"$view"
+field result.stages.-1 <<<"$view"
 echo "$out $(wc -c <"$out") bytes"

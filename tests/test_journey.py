@@ -111,7 +111,7 @@ def test_a_downloaded_file_scores_what_was_reported(service: RunningService, pho
     job = service.job(job_id)
 
     assert [stage["method"] for stage in job["result"]["stages"]] == ["teacher", "distill", "quantize"]
-    final = job["result"]["stages"][-1]["metrics"]
+    final = job["result"]["stages"][-1]
     assert final["size_bytes"] == student.stat().st_size
     assert any("declared" in warning for warning in job["result"]["warnings"]), "an untrained teacher is not 99 % right"
 
@@ -126,8 +126,8 @@ def test_a_downloaded_file_scores_what_was_reported(service: RunningService, pho
         )
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
-        assert found["accuracy"] == final[split]["accuracy"]
-        assert found["num_images"] == final[split]["num_images"]
+        assert found["accuracy"] == final["splits"][split]["accuracy"]
+        assert found["num_images"] == final["splits"][split]["num_images"]
 
 
 def test_the_reader_imports_torch_and_pillow_only() -> None:
