@@ -9,7 +9,7 @@ until view=$(request GET "/v1/jobs/$job?wait=20") && state=$(field state <<<"$vi
 echo "$job $state"
 artifact=$(request GET "/v1/jobs/$job/artifacts" | python3 -c '
 import json, sys
-found = [a["id"] for a in json.load(sys.stdin)["artifacts"] if a["kind"] == "best_so_far"]
+found = [a["id"] for a in json.load(sys.stdin)["items"] if a["kind"] == "best_so_far"]
 print(found[0] if found else "")')
 if [ -n "$artifact" ] && [ $# -ge 2 ]; then
     "${CURL[@]}" --fail --location --output "$2" "$URL/v1/artifacts/$artifact/content"
