@@ -63,6 +63,11 @@ class RunningService:
     def pids(self) -> dict[str, Any]:
         return json.loads((self.data_dir / "service.json").read_text())["pids"]
 
+    def broker_url(self) -> str:
+        """The broker that the API talks to, embedded or not."""
+        environment = Path(f"/proc/{self.pids()['api']}/environ").read_bytes().split(b"\0")
+        return next(item.split(b"=", 1)[1].decode() for item in environment if item.startswith(b"BROKER_URL="))
+
     def job(self, job_id: str) -> dict[str, Any]:
         response = self.client.get(f"/v1/jobs/{job_id}")
         assert response.status_code == 200, response.text

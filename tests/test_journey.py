@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
+import models
 from models.architectures import create
 from tests.photos import CLASSES, photos_zip
-from tests.service import ROOT, RunningService, children_of, command_line
+from tests.service import ROOT, RunningService, children_of, command_line, free_port
 
 PREPROCESSING = {"resize": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 
@@ -159,7 +160,7 @@ def test_whatever_is_killed_the_artifact_is_the_same(service: RunningService, re
     os.kill(trainers[0], signal.SIGKILL)
 
     service.wait_job(job_id, until=lambda job: trained_past(5)(job) and len(job["attempts"]) == 2)
-    worker = service.pids()["workers"]["compress"]
+    worker = service.pids()["worker"]
     os.kill(worker, signal.SIGKILL)
 
     service.wait_job(job_id, until=lambda job: trained_past(8)(job) and len(job["attempts"]) == 3)
@@ -179,7 +180,7 @@ def test_redelivered_messages_change_nothing(service: RunningService, records: d
         "-c",
         f"from app.queue import send\nfor _ in range(5): send({job_id!r}, 'compress')",
     ]
-    environment = {**service.environment, "BROKER_URL": service.pids_environment()["BROKER_URL"]}
+    environment = {**service.environment, "BROKER_URL": service.broker_url()}
     subprocess.run(ring, cwd=ROOT, env=environment, check=True, timeout=60)
     job = service.wait_job(job_id)
     subprocess.run(ring, cwd=ROOT, env=environment, check=True, timeout=60)
@@ -197,7 +198,7 @@ def test_a_cancelled_job_keeps_its_best_student(service: RunningService, records
     out = script(service, "cancel.sh", job_id, tmp_path / "best.pt")
     assert time.monotonic() - started < 32, "the grace is 30 s"
     assert "cancelled" in out
-    network = __import__("models").load(tmp_path / "best.pt")
+    network = models.load(tmp_path / "best.pt")
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
@@ -243,7 +244,8 @@ def test_the_demo_runs_on_a_users_own_photos(tmp_path: Path) -> None:
     """`make demo DATA=photos.zip` less the installation, with the teacher made cheap by few photos."""
     photos = photos_zip(tmp_path / "photos.zip", train=20, val=6, test=8)
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "demo.py", "--photos", photos, "--data-dir", tmp_path / "demo", "--url", f"http://127.0.0.1:{__import__('tests.service', fromlist=['free_port']).free_port()}"],
+        [sys.executable, ROOT / "examples" / "demo.py", "--photos", photos, "--data-dir", tmp_path / "demo"]
+        + ["--url", f"http://127.0.0.1:{free_port()}"],
         capture_output=True,
         text=True,
         timeout=500,
