@@ -71,7 +71,7 @@ def transaction() -> Iterator[Session]:
     """One read-write transaction. Objects stay readable after it.
 
     On SQLite it holds the one write lock from its first statement, so nothing in it fails for a lock later.
-    On PostgreSQL it is READ COMMITTED, and the verbs lock the job's row before they decide. So neither database
+    On PostgreSQL it is READ COMMITTED, and the verbs lock the row before they decide. So neither database
     ends it for a conflict, and a block never has to run twice.
     """
     with Session(engine(), expire_on_commit=False) as session, session.begin():
@@ -97,7 +97,7 @@ class _Now(FunctionElement[float]):
 
 @compiles(_Now, "sqlite")
 def _now_sqlite(element: _Now, compiler: Any, **options: Any) -> str:
-    # unixepoch('subsec') needs SQLite 3.42. julianday counts whole milliseconds, exact to 0.04 ms as a double.
+    # unixepoch('subsec') needs SQLite 3.42. julianday counts whole milliseconds, in a double.
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
@@ -122,7 +122,7 @@ def new_id(prefix: str) -> str:
 
 
 def dumps(value: Any) -> str:
-    """JSON that both databases take. What they cannot store is replaced: one NaN must not lose a job's result.
+    """JSON that both databases take. What they cannot store is replaced: one NaN must not lose a result.
 
     NaN and infinities become null (JSON has none); NUL and lone surrogates, which PostgreSQL refuses, U+FFFD.
     """
@@ -188,6 +188,6 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     read_only = connection.get_execution_options().get("fewbytes_read_only", False)
     connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
-    # IMMEDIATE takes the write lock now. A deferred transaction that turns to writing fails at once when another
+    # IMMEDIATE takes the write lock now. A deferred transaction that turns to writing fails when another
     # wrote in between (436 lock errors in 1,600 updates by 8 writers; with IMMEDIATE none).
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
