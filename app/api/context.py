@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.outbox import Outbox
 from app.settings import Settings
 from app.storage import Storage
 
@@ -18,5 +19,12 @@ def _storage(request: Request) -> Storage:
     return storage
 
 
+def _outbox(request: Request) -> Outbox:
+    outbox: Outbox = request.app.state.outbox
+    return outbox
+
+
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentStorage = Annotated[Storage, Depends(_storage)]
+CurrentOutbox = Annotated[Outbox, Depends(_outbox)]
+"""Wake it after a commit that queued something: it rings at once instead of at its next look."""

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
 from app.api import inspected
-from app.api.context import CurrentSettings, CurrentStorage
+from app.api.context import CurrentOutbox, CurrentSettings, CurrentStorage
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of, position_of, token_of
 from app.api.views import DatasetView, Page, dataset_view
 from app.api.waiting import Prefer
@@ -44,10 +44,11 @@ class ImageView(BaseModel):
     responses={202: {"model": DatasetView, "description": "Still being inspected: poll the Location."}},
 )
 async def post_dataset(
-    spec: DatasetSpec, response: Response, settings: CurrentSettings, prefer: Prefer = None
+    spec: DatasetSpec, response: Response, settings: CurrentSettings, outbox: CurrentOutbox, prefer: Prefer = None
 ) -> DatasetView:
     """Register an uploaded archive or the operator's folder. Answers when a worker has read every image: 201, or 422."""
     ident = await run_in_threadpool(_register, spec, settings)
+    outbox.wake()
     seconds = settings.inspect_wait_seconds
     return await inspected.registered("dataset", ident, dataset_view, response, prefer, seconds)
 

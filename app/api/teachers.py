@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
 from app.api import inspected
-from app.api.context import CurrentSettings
+from app.api.context import CurrentOutbox, CurrentSettings
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of
 from app.api.views import Page, TeacherView, teacher_view
 from app.api.waiting import Prefer
@@ -26,10 +26,11 @@ TeacherId = Annotated[str, Path(pattern="^tch_[0-9a-z]{1,40}$")]
     responses={202: {"model": TeacherView, "description": "Still being inspected: poll the Location."}},
 )
 async def post_teacher(
-    spec: TeacherSpec, response: Response, settings: CurrentSettings, prefer: Prefer = None
+    spec: TeacherSpec, response: Response, settings: CurrentSettings, outbox: CurrentOutbox, prefer: Prefer = None
 ) -> TeacherView:
     """Register an uploaded checkpoint. Answers when a worker has inspected it: 201, or 422 with what is wrong with it."""
     ident = await run_in_threadpool(_register, spec)
+    outbox.wake()
     seconds = settings.inspect_wait_seconds
     return await inspected.registered("teacher", ident, teacher_view, response, prefer, seconds)
 
