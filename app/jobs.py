@@ -1,24 +1,50 @@
-"""The verbs of a job. Every transition is one compare-and-set; every write of a worker is fenced by its attempt.
+"""The verbs of a job. Every transition is one compare-and-set; every worker's write is fenced by its attempt.
 
     queued ──claim──▶ running ──finish──▶ succeeded
        │                 │ ├────fail────▶ failed
-       │                 │ └──release──▶ queued          (handed back, crashed with tries left, or lease lapsed)
+       │                 │ └──release──▶ queued        (handed back, crashed with tries left, or lease lapsed)
        └──cancel──┐      └──cancel──▶ cancelling ──finish_cancel──▶ cancelled
                   └───────────────────────────────────────────────▶ cancelled
 
 Every function takes an open session inside `app.db.transaction()`; the caller commits by leaving that block.
 """
 
+import hashlib
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import ColumnElement, CursorResult, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.errors import Problem
-from app.tables import Job
+from app.db import db_now, new_id
+from app.errors import Problem, not_found
+from app.settings import settings
+from app.tables import (
+    CANCELLED,
+    CANCELLING,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    TERMINAL,
+    Artifact,
+    Attempt,
+    Event,
+    Job,
+    Metric,
+)
+
+ID_PREFIXES = {"compress": "job", "inspect": "ins"}
+ARTIFACT_EVENT = ("id", "step", "kind", "name", "sha256", "size_bytes")
+METRIC_KEY = ("job_id", "step", "epoch", "split", "name")
+DEVICE_CHARACTERS = 80
 
 
-class Fenced(Exception):
+class Fenced(Exception):  # noqa: N818 - a signal to stop, not an error
     """This attempt is no longer the one that counts: stop at once, write nothing more."""
 
 
@@ -54,80 +80,401 @@ def submit(
     labels: dict[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> tuple[Job, bool]:
-    """Insert a queued job (kind "compress" or "inspect"; the queue has the same name). The doorbell is rung by the outbox.
+    """Insert a queued job (kind "compress" or "inspect"; the queue has the same name). The outbox rings.
 
-    Returns the job and whether it is a replay of the same idempotency key. Raises Problem 422 IDEMPOTENCY_KEY_REUSED
+    Returns the job and whether it is a replay of the same idempotency key. Problem 422 IDEMPOTENCY_KEY_REUSED
     when the key came with another body.
     """
-    raise NotImplementedError
+    assert kind in ID_PREFIXES, kind
+    job_id = new_id(ID_PREFIXES[kind])
+    row = {
+        "id": job_id,
+        "kind": kind,
+        "queue": kind,
+        "name": name,
+        "labels": labels or {},
+        "spec": spec,
+        "fingerprint": fingerprint(spec),
+        "idempotency_key": idempotency_key,
+        "state": QUEUED,
+        "last_seq": 1,
+        "created_at": db_now(),
+    }
+    # A key that another transaction is just inserting makes this wait for it, then insert nothing.
+    statement = _insert(session, Job).values(row).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    if _changed(session, statement) == 0:
+        return _replayed(session, row), True
+    _append(session, job_id, 1, [("state", {"state": QUEUED, "attempt": 0, "reason": "submitted"})])
+    return _get(session, job_id), False
 
 
 def claim(session: Session, job_id: str, *, worker: str, device: str | None = None) -> Claim | None:
-    """queued → running, attempt + 1, a fresh lease. None when the row is not claimable: the message is stale, drop it."""
-    raise NotImplementedError
+    """queued → running, attempt + 1, a fresh lease. None: not claimable, drop the stale message."""
+    now = db_now()
+    statement = (
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.state == QUEUED,
+            or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
+        )
+        .values(
+            state=RUNNING,
+            attempt=Job.attempt + 1,
+            lease_owner=worker,
+            lease_until=now + settings().lease_seconds,
+            next_attempt_at=None,
+            started_at=func.coalesce(Job.started_at, now),
+            version=Job.version + 1,
+            last_seq=Job.last_seq + 1,
+        )
+    )
+    if _changed(session, statement) != 1:
+        return None
+    job = _get(session, job_id)
+    session.execute(
+        insert(Attempt).values(
+            job_id=job_id,
+            n=job.attempt,
+            worker=worker,
+            device=device[:DEVICE_CHARACTERS] if device else None,
+            started_at=db_now(),
+        )
+    )
+    _append(
+        session,
+        job_id,
+        job.last_seq,
+        [("state", {"state": RUNNING, "attempt": job.attempt, "reason": "claimed"})],
+    )
+    return Claim(job_id=job_id, attempt=job.attempt, kind=job.kind, spec=job.spec, worker=worker)
 
 
 def heartbeat(session: Session, claim: Claim) -> str:
-    """Renew the lease; returns the state ("running", or "cancelling" once a cancel was asked). Raises Fenced."""
-    raise NotImplementedError
+    """Renew the lease; returns the state ("running", or "cancelling" once a cancel was asked). Raises Fenced.
+
+    A lease that lapsed unnoticed is renewed too: until somebody takes the row away, it is this attempt's.
+    """
+    statement = update(Job).where(*_held_by(claim)).values(lease_until=db_now() + settings().lease_seconds)
+    state: str | None = session.scalar(statement.returning(Job.state).execution_options(**_NO_SYNC))
+    if state is None:
+        raise _fenced(claim)
+    return state
 
 
 def record(
     session: Session,
     claim: Claim,
     *,
-    events: list[tuple[str, dict[str, Any]]] = (),  # type: ignore[assignment]
-    metrics: list[dict[str, Any]] = (),  # type: ignore[assignment]
+    events: Sequence[tuple[str, dict[str, Any]]] = (),
+    metrics: Sequence[dict[str, Any]] = (),
     phase: str | None = None,
     progress: dict[str, Any] | None = None,
 ) -> None:
-    """Append events (type, data), upsert metrics (columns of Metric less job_id), set phase and progress. Raises Fenced."""
-    raise NotImplementedError
+    """Append events (type, data), upsert metrics (columns of Metric less job_id), set phase and progress.
+
+    A metric that is NaN or infinite is no number: it becomes a log event of level warning. Raises Fenced.
+    """
+    numbers = [metric for metric in metrics if math.isfinite(metric["value"])]
+    all_events = [
+        *events,
+        *(_not_a_number(metric) for metric in metrics if not math.isfinite(metric["value"])),
+    ]
+    changes: dict[str, Any] = {"version": Job.version + 1, "last_seq": Job.last_seq + len(all_events)}
+    if phase is not None:
+        changes["phase"] = phase
+    if progress is not None:
+        changes["progress"] = progress
+    statement = update(Job).where(*_held_by(claim)).values(changes)
+    last_seq: int | None = session.scalar(statement.returning(Job.last_seq).execution_options(**_NO_SYNC))
+    if last_seq is None:
+        raise _fenced(claim)
+    _append(session, claim.job_id, last_seq - len(all_events) + 1, all_events)
+    _upsert_metrics(session, claim.job_id, numbers)
 
 
-def finish(session: Session, claim: Claim, result: dict[str, Any], artifacts: list[NewArtifact] = ()) -> None:  # type: ignore[assignment]
+def finish(
+    session: Session, claim: Claim, result: dict[str, Any], artifacts: Sequence[NewArtifact] = ()
+) -> None:
     """running or cancelling → succeeded, with its artifacts in the same transaction. Raises Fenced.
 
     A job that finished before it noticed the cancel has succeeded: its result is whole.
     """
-    raise NotImplementedError
+    job = _held(session, claim)
+    _end_attempt(session, claim, SUCCEEDED)
+    _move(session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result)
 
 
 def fail(session: Session, claim: Claim, problem: Problem, outcome: str = "failed") -> None:
     """running or cancelling → failed with the problem as `error`. Raises Fenced."""
-    raise NotImplementedError
+    job = _held(session, claim)
+    _end_attempt(session, claim, outcome)
+    _move(session, job, FAILED, outcome, error=problem.body())
 
 
 def release(session: Session, claim: Claim, *, outcome: str, counts: bool) -> str:
-    """running → queued (ring again now). `counts`: the attempt was lost (crash), so failures + 1; at `max_failures`
-    the job fails with code WORKER_LOST instead. cancelling → cancelled. Returns the new state. Raises Fenced."""
-    raise NotImplementedError
+    """running → queued (ring again now); cancelling → cancelled. Returns the new state. Raises Fenced.
+
+    `counts`: the attempt was lost (crash), so failures + 1; at `max_failures` the job fails instead, with
+    code WORKER_LOST.
+    """
+    job = _held(session, claim)
+    _end_attempt(session, claim, outcome)
+    failures = job.failures + (1 if counts else 0)
+    if job.state == CANCELLING:
+        _move(session, job, CANCELLED, outcome, failures=failures)
+        return CANCELLED
+    if counts and failures >= settings().max_failures:
+        _move(session, job, FAILED, outcome, failures=failures, error=_worker_lost(failures, outcome).body())
+        return FAILED
+    _move(session, job, QUEUED, outcome, failures=failures, dispatched_at=None)
+    return QUEUED
 
 
-def finish_cancel(session: Session, claim: Claim, result: dict[str, Any] | None, artifacts: list[NewArtifact] = ()) -> None:  # type: ignore[assignment]
+def finish_cancel(
+    session: Session, claim: Claim, result: dict[str, Any] | None, artifacts: Sequence[NewArtifact] = ()
+) -> None:
     """cancelling → cancelled, with the best student so far if there was one. Raises Fenced."""
-    raise NotImplementedError
+    job = _held(session, claim)
+    if job.state != CANCELLING:
+        raise _fenced(claim)
+    _end_attempt(session, claim, CANCELLED)
+    _move(session, job, CANCELLED, "cancelled", artifacts=artifacts, result=result)
 
 
 def cancel(session: Session, job_id: str) -> Job:
-    """queued → cancelled; running → cancelling; cancelling stays. Problem 409 JOB_FINISHED when terminal, 404 unknown."""
-    raise NotImplementedError
+    """queued → cancelled; running → cancelling; cancelling stays. Problem 409 JOB_FINISHED, 404."""
+    job = _locked(session, job_id)
+    if job.state in TERMINAL:
+        raise Problem(
+            409, "JOB_FINISHED", f"Job {job_id} is already {job.state}: there is nothing left to cancel."
+        )
+    if job.state != CANCELLING:
+        _move(session, job, CANCELLED if job.state == QUEUED else CANCELLING, "cancel_requested")
+    return _get(session, job_id)
 
 
 def retry(session: Session, job_id: str) -> Job:
-    """failed or cancelled → queued, same id, next attempt. Problem 409 JOB_NOT_RETRYABLE otherwise, 404 unknown."""
-    raise NotImplementedError
+    """failed or cancelled → queued, same id, next attempt. Problem 409 JOB_NOT_RETRYABLE otherwise, 404."""
+    job = _locked(session, job_id)
+    if job.state not in (FAILED, CANCELLED):
+        raise Problem(
+            409,
+            "JOB_NOT_RETRYABLE",
+            f"Job {job_id} is {job.state}: only a failed or cancelled job can be tried again. "
+            "To run it once more, POST it as a new job.",
+        )
+    _move(
+        session,
+        job,
+        QUEUED,
+        "retry",
+        failures=0,
+        dispatched_at=None,
+        finished_at=None,
+        result=None,
+        error=None,
+    )
+    return _get(session, job_id)
 
 
 def due(session: Session, limit: int = 200) -> list[tuple[str, str]]:
-    """(job id, queue) of queued rows never announced, or announced longer than `redispatch_seconds` ago."""
-    raise NotImplementedError
+    """(job id, queue), oldest first, of queued rows not announced within `redispatch_seconds`."""
+    now = db_now()
+    rows = session.execute(
+        select(Job.id, Job.queue)
+        .where(
+            Job.state == QUEUED,
+            or_(Job.dispatched_at.is_(None), Job.dispatched_at < now - settings().redispatch_seconds),
+            or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
+        )
+        .order_by(Job.created_at, Job.id)
+        .limit(limit)
+    )
+    return [(job_id, queue) for job_id, queue in rows]
 
 
-def mark_dispatched(session: Session, job_ids: list[str]) -> None:
-    raise NotImplementedError
+def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
+    """Stamp queued rows as announced now. A row that is locked just now is left out: it is being claimed."""
+    # Locked in one order, so two outboxes that stamp the same rows cannot deadlock.
+    free = (
+        select(Job.id)
+        .where(Job.id.in_(job_ids), Job.state == QUEUED)
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        update(Job).where(Job.id.in_(session.scalars(free).all())).values(dispatched_at=db_now()),
+        execution_options=_NO_SYNC,
+    )
 
 
-def sweep(session: Session) -> int:
-    """Mend what was lost: running rows with a lapsed lease → release(worker_lost), cancelling ones → cancelled. Returns how many."""
-    raise NotImplementedError
+def has_lapsed(session: Session) -> bool:
+    """Whether `sweep` has work. Ask it in `reading()`: idle processes then never take SQLite's write lock."""
+    return session.scalar(select(Job.id).where(*_lapsed()).limit(1)) is not None
+
+
+def sweep(session: Session, limit: int = 200) -> int:
+    """Mend what was lost: running rows with a lapsed lease → release(worker_lost), cancelling → cancelled.
+
+    Returns how many. Rows that another sweeper or their own worker holds just now are skipped.
+    """
+    lapsed = select(Job).where(*_lapsed()).order_by(Job.id).limit(limit).with_for_update(skip_locked=True)
+    jobs = session.scalars(lapsed, execution_options=_FRESH).all()
+    for job in jobs:
+        lost = Claim(job.id, job.attempt, job.kind, job.spec, job.lease_owner or "")
+        release(session, lost, outcome="worker_lost", counts=True)
+    return len(jobs)
+
+
+def fingerprint(spec: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON: keys sorted, no spaces. The order of keys makes no difference."""
+    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+# Rows are changed by statements, then read back; the session's own copies are never trusted.
+_NO_SYNC: dict[str, Any] = {"synchronize_session": False}
+_FRESH: dict[str, Any] = {"populate_existing": True}
+
+
+def _held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == claim.job_id, Job.attempt == claim.attempt, Job.state.in_((RUNNING, CANCELLING))
+
+
+def _lapsed() -> tuple[ColumnElement[bool], ...]:
+    return Job.state.in_((RUNNING, CANCELLING)), Job.lease_until < db_now()
+
+
+def _fenced(claim: Claim) -> Fenced:
+    return Fenced(f"attempt {claim.attempt} of {claim.job_id} is over")
+
+
+def _held(session: Session, claim: Claim) -> Job:
+    """The claim's row, locked until the transaction ends. Raises Fenced."""
+    row = session.scalar(select(Job).where(*_held_by(claim)).with_for_update(), execution_options=_FRESH)
+    if row is None:
+        raise _fenced(claim)
+    return row
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    """The row, locked until the transaction ends (on SQLite everything is). Problem 404."""
+    row = session.scalar(select(Job).where(Job.id == job_id).with_for_update(), execution_options=_FRESH)
+    if row is None:
+        raise not_found("job", job_id)
+    return row
+
+
+def _get(session: Session, job_id: str) -> Job:
+    return session.scalars(select(Job).where(Job.id == job_id), execution_options=_FRESH).one()
+
+
+def _move(
+    session: Session,
+    job: Job,
+    state: str,
+    reason: str,
+    *,
+    artifacts: Sequence[NewArtifact] = (),
+    **changes: Any,
+) -> None:
+    """The compare-and-set of every transition but the claim, from the state read under the row's lock."""
+    stored = [{"id": new_id("art"), "job_id": job.id, **vars(artifact)} for artifact in artifacts]
+    events = [("artifact", {key: row[key] for key in ARTIFACT_EVENT}) for row in stored]
+    events.append(("state", {"state": state, "attempt": job.attempt, "reason": reason}))
+    if state != CANCELLING:  # nobody holds it any more
+        changes |= {"phase": None, "lease_owner": None, "lease_until": None}
+    if state in TERMINAL:
+        changes["finished_at"] = db_now()
+    statement = (
+        update(Job)
+        .where(Job.id == job.id, Job.state == job.state, Job.attempt == job.attempt)
+        .values(state=state, version=Job.version + 1, last_seq=Job.last_seq + len(events), **changes)
+    )
+    changed = _changed(session, statement)
+    assert changed == 1, f"{job.id} changed under its own lock"
+    if stored:
+        session.execute(insert(Artifact).values(created_at=db_now()), stored)
+    _append(session, job.id, job.last_seq + 1, events)
+
+
+def _end_attempt(session: Session, claim: Claim, outcome: str) -> None:
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_id == claim.job_id, Attempt.n == claim.attempt)
+        .values(ended_at=db_now(), outcome=outcome),
+        execution_options=_NO_SYNC,
+    )
+
+
+def _append(
+    session: Session, job_id: str, first_seq: int, events: Sequence[tuple[str, dict[str, Any]]]
+) -> None:
+    """Write events under numbers that the job's row has handed out: no gaps, in order of commit."""
+    rows = [
+        {"job_id": job_id, "seq": seq, "type": type_, "data": data}
+        for seq, (type_, data) in enumerate(events, start=first_seq)
+    ]
+    if rows:
+        session.execute(insert(Event).values(at=db_now()), rows)
+
+
+def _upsert_metrics(session: Session, job_id: str, metrics: Sequence[dict[str, Any]]) -> None:
+    defaults = {"job_id": job_id, "epoch": -1, "split": "", "unit": "1", "device": None}
+    # PostgreSQL refuses one statement that touches a row twice; the last number of a batch counts.
+    rows = {tuple((defaults | metric)[key] for key in METRIC_KEY): defaults | metric for metric in metrics}
+    if not rows:
+        return
+    statement = _insert(session, Metric).values(list(rows.values()))
+    new = statement.excluded
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=METRIC_KEY, set_={"value": new.value, "unit": new.unit, "device": new.device}
+        )
+    )
+
+
+def _not_a_number(metric: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    where = ", ".join(
+        f"{key} {metric[key]}" for key in ("step", "epoch", "split") if metric.get(key) not in (None, "", -1)
+    )
+    message = f"metric {metric['name']} is {metric['value']} ({where}); not stored"
+    return "log", {"level": "warning", "message": message}
+
+
+def _replayed(session: Session, row: dict[str, Any]) -> Job:
+    """The job that has this row's idempotency key. Problem 422 when it was another request."""
+    job = session.scalars(
+        select(Job).where(Job.idempotency_key == row["idempotency_key"]), execution_options=_FRESH
+    ).one()
+    if any(getattr(job, key) != row[key] for key in ("kind", "fingerprint", "name", "labels")):
+        raise Problem(
+            422,
+            "IDEMPOTENCY_KEY_REUSED",
+            f"This Idempotency-Key came before, with another body (job {job.id}). "
+            "Send the same body again, or use a new key.",
+        )
+    return job
+
+
+def _worker_lost(failures: int, outcome: str) -> Problem:
+    return Problem(
+        500,
+        "WORKER_LOST",
+        f"The job was lost {failures} times while it ran, the last time as {outcome}. "
+        "Often it needs more memory than the worker has: try a smaller batch_size, then POST …/retry.",
+        retryable=True,
+    )
+
+
+def _insert(session: Session, table: type[Any]) -> Any:
+    """INSERT with ON CONFLICT, which both databases spell alike but SQLAlchemy keeps in their dialects."""
+    dialect = session.get_bind().dialect.name
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def _changed(session: Session, statement: Any) -> int:
+    """Execute a DML statement; how many rows it changed."""
+    result: CursorResult[Any] = session.connection().execute(statement)
+    return result.rowcount
