@@ -32,7 +32,8 @@ class Notebook:
         if kind == "log":
             self._log(data)
         elif kind == "metric":
-            self._metric(data)
+            # A resumed trainer repeats a few epochs; within one write the last one counts, as it does in the table.
+            self._metrics[(data["step"], data.get("epoch"), data.get("split"), data["name"])] = data
         elif kind == "progress":
             self._progress = data
         elif kind == "phase":
@@ -79,11 +80,3 @@ class Notebook:
         elif self._num_log_lines == MAX_LOG_LINES:
             message = f"more than {MAX_LOG_LINES} log lines in one attempt: the rest is dropped"
             self._events.append(("log", {"level": "warning", "message": message}))
-
-    def _metric(self, data: dict[str, Any]) -> None:
-        if data["value"] is None:  # it was NaN or infinite
-            where = f"step {data['step']}" + (f", epoch {data['epoch']}" if data.get("epoch", -1) >= 0 else "")
-            self._log({"level": "warning", "message": f"{data['name']} is not finite ({where}): not recorded"})
-            return
-        # A resumed trainer repeats a few epochs; within one write the last one counts, as it does in the table.
-        self._metrics[(data["step"], data.get("epoch", -1), data.get("split", ""), data["name"])] = data

@@ -96,7 +96,31 @@ def _data_of_job(session: Session, ident: str) -> dict[str, Any]:
 
 
 def _inspect(session: Session, claim: Claim) -> dict[str, Any]:
-    raise NotImplementedError
+    what = claim.spec["inspect"]
+    if what == "architecture":
+        query = {key: value for key, value in claim.spec.items() if key != "inspect"}
+        return {"do": what, "spec": query, "limits": _limits(_TEACHER_CPU_SECONDS)}
+    row = session.get(Teacher if what == "teacher" else Dataset, claim.spec["id"])
+    if row is None:
+        raise not_found(what, claim.spec["id"])
+    order: dict[str, Any] = {"do": what, "spec": row.spec, "file": None}
+    if row.file_sha256 is not None:
+        order["file"] = _object(row.file_sha256, f"{what} {row.id}")
+    if what == "teacher":
+        return order | {"limits": _limits(_TEACHER_CPU_SECONDS)}
+    if row.spec.get("folder"):
+        order["folder"] = _folder(row.spec["folder"])
+    return order | {"limits": _limits(_DATASET_CPU_SECONDS)}
+
+
+def _limits(cpu_seconds: int) -> dict[str, int]:
+    """What an inspection may use; it opens what strangers sent. No file it writes needs more than twice the largest upload
+    (half-precision weights become single), and a little for its index."""
+    return {
+        "memory_bytes": settings().trainer_memory_bytes,
+        "cpu_seconds": cpu_seconds,
+        "file_bytes": 2 * settings().max_file_bytes + (64 << 20),
+    }
 
 
 def _object(sha256: str, what: str) -> str:

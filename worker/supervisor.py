@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -142,7 +141,7 @@ class _Watch:
             problem = verdicts.problem_of(last)
             outcome, verb = "failed", lambda session: verdicts.fail(session, self.claim, problem)
         elif ended.reason == "deadline":
-            problem = verdicts.deadline_exceeded(self.order)
+            problem = verdicts.deadline_exceeded(self.claim.spec["deadline_seconds"])
             outcome, verb = "failed", lambda session: verdicts.fail(session, self.claim, problem)
         elif self.lease.cancelling.is_set():
             outcome, verb = "cancelled", verdicts.finish_cancel(self.claim, self.order, last)
@@ -206,6 +205,3 @@ def child_environment(num_threads: int, environment: Mapping[str, str] = os.envi
         "PYTHONUNBUFFERED": "1",
     }
 
-
-def work_dir(job_id: str) -> Path:
-    return settings().resolved_data_dir / "jobs" / job_id
