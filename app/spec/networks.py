@@ -42,6 +42,18 @@ class Preprocessing(Spec):
         assert size is not None
         return size, size
 
+    def scaled_to(self, image_size: int) -> "Preprocessing":
+        """The same view of the image at another input size: a crop of 224 after 256 becomes, at 64, one of 64 after 73."""
+        if self.crop is None:
+            return self.model_copy(update={"resize": [image_size, image_size]})
+        resize = self.resize
+        if isinstance(resize, list):
+            ratios = [side / crop for side, crop in zip(resize, self.input_size, strict=True)]
+            resize = [max(image_size, round(image_size * ratio)) for ratio in ratios]
+        elif resize is not None:
+            resize = max(image_size, round(image_size * resize / min(self.input_size)))
+        return self.model_copy(update={"resize": resize, "crop": [image_size, image_size]})
+
 
 def _architecture_shorthand(value: Any) -> Any:
     return {"architecture": value} if isinstance(value, str) else value

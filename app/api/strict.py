@@ -1,0 +1,167 @@
+"""What every request meets before a router does: a request id, HEAD as GET, and JSON that means one thing only."""
+
+import json
+import re
+import secrets
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import problem_response
+from app.errors import Problem
+
+# These carry bytes, not JSON; their routers count and check them while they stream.
+_RAW = re.compile(r"^/v1/(files|files/[^/]*|uploads/[^/]*)$")
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=-]{1,128}$")
+_MAX_DEPTH = 32
+_MAX_INTEGER = 2**53
+
+
+class Front:
+    """ASGI middleware. `scope["state"]["request_id"]` names the request; `scope["state"]["head"]` marks a HEAD."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        head = scope["method"] == "HEAD"
+        # In place: the handler of last resort, outside of this middleware, names the request too.
+        state = scope.setdefault("state", {})
+        state.update(request_id=_request_id(Headers(scope=scope)), head=head)
+        # On a copy: the server must still know that it answers a HEAD.
+        scope = {**scope, "method": "GET" if head else scope["method"]}
+        answer = _Answer(send, state["request_id"], head)
+        try:
+            if not _RAW.match(scope["path"]):
+                receive = await self._checked_body(scope, receive)
+        except Problem as problem:
+            await problem_response(Request(scope), problem)(scope, receive, answer)
+            return
+        await self.app(scope, receive, answer)
+
+    async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
+        """Read the body to its end, refuse what is not strict JSON, and hand out a `receive` that gives it again."""
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return _replay([message], receive)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self.max_body_bytes:
+                raise Problem(
+                    413,
+                    "BODY_TOO_LARGE",
+                    f"A JSON body may have {self.max_body_bytes} bytes. Photos and checkpoints go to PUT /v1/files/NAME.",
+                )
+        if body:
+            media_type = Headers(scope=scope).get("content-type", "").split(";")[0].strip().lower()
+            if media_type != "application/json":
+                raise Problem(415, "JSON_EXPECTED", "Send the body as JSON, with -H 'Content-Type: application/json'.")
+            strict_json(body)
+        return _replay([{"type": "http.request", "body": body, "more_body": False}], receive)
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    waiting = iter(messages)
+
+    async def replayed() -> Message:
+        return next(waiting, None) or await receive()
+
+    return replayed
+
+
+def _request_id(headers: Headers) -> str:
+    sent = headers.get("x-request-id", "")
+    return sent if _REQUEST_ID.match(sent) else f"req_{secrets.token_hex(12)}"
+
+
+class _Answer:
+    """`send`, with the headers that every response has; a HEAD's body stays here."""
+
+    def __init__(self, send: Send, request_id: str, head: bool) -> None:
+        self.send = send
+        self.request_id = request_id
+        self.head = head
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+        elif self.head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self.send(message)
+
+
+def strict_json(body: bytes) -> Any:
+    """Parse JSON that every reader understands the same way. Raises Problem 400 INVALID_JSON otherwise.
+
+    Python's parser takes more than RFC 8259 and databases take less than Python: NaN, a key given twice (readers differ
+    in which one wins), integers beyond 2^53, lone surrogates and NUL all came back as errors 500 in naive services.
+    """
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_exact,
+        )
+    except UnicodeDecodeError:
+        raise _invalid("The body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise _invalid(f"{error.msg} at line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise _invalid(f"It is nested more than {_MAX_DEPTH} deep.") from None
+    _check(value, _MAX_DEPTH)
+    return value
+
+
+def _invalid(detail: str) -> Problem:
+    return Problem(400, "INVALID_JSON", f"The body is not JSON that can be read safely. {detail}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise _invalid("An object has the same key twice.")
+    return dict(pairs)
+
+
+def _no_constant(_: str) -> Any:
+    raise _invalid("NaN and Infinity are not numbers of JSON.")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _invalid("A number is larger than a double can hold.")
+    return value
+
+
+def _exact(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > _MAX_INTEGER:  # the length first: int() of a million digits takes its time
+        raise _invalid("An integer is beyond 2^53, where JSON readers disagree.")
+    return int(text)
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise _invalid(f"It is nested more than {_MAX_DEPTH} deep.")
+    if isinstance(value, str):
+        if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            raise _invalid("A string holds NUL or half of a surrogate pair.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, depth)
+            _check(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)

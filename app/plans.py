@@ -1,0 +1,229 @@
+"""A job, resolved against what is registered: every default filled in, every contradiction found before anything runs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app import architectures, resources
+from app.errors import Problem
+from app.spec.job import JobSpec
+from app.spec.networks import Preprocessing, Student
+from app.spec.resources import ArchitectureQuery
+from app.spec.steps.base import StepSpec
+from app.tables import SUCCEEDED, Dataset, Teacher
+
+_MAX_NAMES = 5
+_BITS = {"fp16": 16, "minmax": 8, "cast": 8}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`spec` is the job as it will run. `estimates`: one a step, null where nothing can be said without building it."""
+
+    spec: dict[str, Any]
+    teachers: list[dict[str, Any]]
+    dataset: dict[str, Any]
+    estimates: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def resolve(session: Session, spec: JobSpec) -> Plan:
+    """Raises Problem 422 INVALID_SPEC that lists everything that is wrong, each with its JSON pointer."""
+    errors: list[dict[str, Any]] = []
+    teachers = [_ready(session, "teacher", ident, f"/teachers/{i}", errors) for i, ident in enumerate(spec.teachers)]
+    dataset = _ready(session, "dataset", spec.dataset, "/dataset", errors)
+    if dataset is not None:
+        errors += _class_errors(teachers, dataset) + _split_errors(spec, dataset)
+    errors += _student_errors(spec)
+    if errors:
+        raise _problem(errors)
+    assert dataset is not None
+    known = [teacher for teacher in teachers if teacher is not None]
+    resolved = _resolved(spec, known[0])
+    return Plan(
+        spec=resolved.model_dump(mode="json"),
+        teachers=[_teacher_summary(teacher) for teacher in known],
+        dataset=_dataset_summary(dataset),
+        estimates=_estimates(session, resolved, known[0], len(dataset.report["class_names"])),
+        warnings=_warnings(spec, known, dataset),
+    )
+
+
+def _problem(errors: list[dict[str, Any]]) -> Problem:
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more, see errors)" if len(errors) > 1 else ""
+    detail = f"{first['pointer']}: {first['detail']} {first['hint']}{more}"
+    waiting = all(error["code"] == "NOT_READY" for error in errors)
+    return Problem(422, "INVALID_SPEC", detail, errors=errors[:20], retryable=waiting)
+
+
+def _error(pointer: str, code: str, detail: str, hint: str) -> dict[str, Any]:
+    return {"pointer": pointer, "code": code, "detail": detail, "hint": hint}
+
+
+def _ready(session: Session, kind: str, ident: str, pointer: str, errors: list[dict[str, Any]]) -> Any:
+    """The row when it can be used; else None, and why in `errors`."""
+    row = session.get(Teacher if kind == "teacher" else Dataset, ident)
+    word = "data set" if kind == "dataset" else kind
+    if row is None:
+        errors.append(_error(pointer, f"UNKNOWN_{kind.upper()}", f"There is no such {word}.", f"See GET /v1/{kind}s."))
+    elif row.state == resources.INSPECTING:
+        errors.append(_error(pointer, "NOT_READY", f"This {word} is being inspected.", f"See GET /v1/{kind}s/{ident}."))
+    elif row.state == resources.REJECTED:
+        reason = (row.error or {}).get("code", "unknown")
+        detail = f"This {word} was rejected ({reason})."
+        errors.append(_error(pointer, f"{kind.upper()}_REJECTED", detail, f"See GET /v1/{kind}s/{ident}."))
+    else:
+        return row
+    return None
+
+
+def _class_errors(teachers: list[Teacher | None], dataset: Dataset) -> list[dict[str, Any]]:
+    """Every teacher against the data set. Names may come in another order: the worker matches outputs by name."""
+    errors = []
+    wanted: list[str] = (dataset.report or {})["class_names"]
+    for index, teacher in enumerate(teachers):
+        if teacher is None:
+            continue
+        report = teacher.report or {}
+        pointer = f"/teachers/{index}"
+        if report["num_classes"] != len(wanted):
+            detail = f"This teacher has {report['num_classes']} outputs, the data set {len(wanted)} classes."
+            errors.append(_error(pointer, "CLASSES_DIFFER", detail, "Use a teacher that was trained on these classes."))
+        elif report.get("class_names") and set(report["class_names"]) != set(wanted):
+            detail = "The class names differ: " + _differences(report["class_names"], wanted)
+            errors.append(_error(pointer, "CLASSES_DIFFER", detail, "Register one of the two with the other's names."))
+    return errors
+
+
+def _differences(teacher_names: list[str], dataset_names: list[str]) -> str:
+    sides = {
+        "only the teacher has": sorted(set(teacher_names) - set(dataset_names)),
+        "only the data set has": sorted(set(dataset_names) - set(teacher_names)),
+    }
+    parts = []
+    for side, names in sides.items():
+        if names:
+            shown = ", ".join(repr(name[:60]) for name in names[:_MAX_NAMES])
+            parts.append(f"{side} {shown}" + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""))
+    return "; ".join(parts) + "."
+
+
+def _num_images(dataset: Dataset) -> dict[str, int]:
+    splits: dict[str, Any] = (dataset.report or {})["splits"]
+    return {name: split["num_images"] for name, split in splits.items() if split["num_images"]}
+
+
+def _split_errors(spec: JobSpec, dataset: Dataset) -> list[dict[str, Any]]:
+    has = _num_images(dataset)
+    errors = []
+    if "val" not in has and "test" not in has:
+        detail = "This data set has neither a val nor a test split, so nothing could be measured."
+        errors.append(_error("/dataset", "NO_EVALUATION_SPLIT", detail, "Register it with a val_fraction or test_fraction."))
+    for index, step in enumerate(spec.steps):
+        for position, split in enumerate(step.trained_splits):
+            if split not in has:
+                pointer = f"/steps/{index}/transfer_splits/{position}"
+                detail = f"This data set has no images in the split {split!r}."
+                errors.append(_error(pointer, "UNKNOWN_SPLIT", detail, f"It has {', '.join(sorted(has))}."))
+    return errors
+
+
+def _student(step: StepSpec) -> Student | None:
+    return getattr(step, "student", None)
+
+
+def _student_errors(spec: JobSpec) -> list[dict[str, Any]]:
+    errors = []
+    for index, step in enumerate(spec.steps):
+        student = _student(step)
+        if student is not None:
+            errors += architectures.errors_in(student, f"/steps/{index}/student")
+    return errors
+
+
+def _resolved(spec: JobSpec, teacher: Teacher) -> JobSpec:
+    steps = []
+    for step in spec.steps:
+        student = _student(step)
+        steps.append(step if student is None else step.model_copy(update={"student": _resolved_student(student, teacher)}))
+    return spec.model_copy(update={"steps": steps})
+
+
+def _resolved_student(student: Student, teacher: Teacher) -> Student:
+    entry = architectures.find(student.architecture)
+    defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
+    if student.preprocessing is not None:
+        size, preprocessing = student.preprocessing.input_size[0], student.preprocessing
+    else:
+        size = student.image_size or entry["image_size"]
+        preprocessing = Preprocessing.model_validate((teacher.report or {})["preprocessing"]).scaled_to(size)
+    update = {"options": defaults | student.options, "image_size": size, "preprocessing": preprocessing}
+    return student.model_copy(update=update)
+
+
+def _teacher_summary(teacher: Teacher) -> dict[str, Any]:
+    report = teacher.report or {}
+    kept = ("architecture", "parameters", "macs", "input_shape", "num_classes", "preprocessing", "size_bytes")
+    return {"id": teacher.id, "name": teacher.name} | {key: report.get(key) for key in kept}
+
+
+def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
+    names = (dataset.report or {})["class_names"]
+    return {"id": dataset.id, "name": dataset.name, "num_classes": len(names), "num_images": _num_images(dataset)}
+
+
+def _estimates(session: Session, spec: JobSpec, teacher: Teacher, num_classes: int) -> list[dict[str, Any]]:
+    """Parameters after each step, and the bytes of its weights alone: an artifact adds its graph and index."""
+    report = teacher.report or {}
+    now: dict[str, Any] = {"parameters": report.get("parameters"), "macs": report.get("macs")}
+    bits = 32
+    estimates = []
+    for step in spec.steps:
+        student = _student(step)
+        if student is not None:
+            now, bits = _student_size(session, student, num_classes), 32
+        bits = _BITS.get(getattr(step, "scheme", ""), bits)
+        weights = now["parameters"] * bits // 8 if now["parameters"] is not None else None
+        estimates.append({"method": step.method, **now, "weight_bytes": weights})
+    return estimates
+
+
+def _student_size(session: Session, student: Student, num_classes: int) -> dict[str, Any]:
+    """From a layer table that was made before, or from the catalogue when everything is at its defaults there."""
+    assert student.image_size is not None
+    query = ArchitectureQuery(
+        architecture=student.architecture,
+        options=student.options,
+        num_classes=num_classes,
+        image_size=student.image_size,
+    )
+    job = resources.known_architecture(session, query)
+    if job is not None and job.state == SUCCEEDED and job.result is not None:
+        return {"parameters": job.result["parameters"], "macs": job.result["macs"]}
+    entry = architectures.find(student.architecture)
+    defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
+    if (student.options, num_classes) != (defaults, entry["num_classes"]):
+        return {"parameters": None, "macs": None}
+    # Parameters do not depend on the image size in any network that pools before its head; MACs do.
+    macs = entry.get("macs") if student.image_size == entry["image_size"] else None
+    parameters = entry.get("parameters") if macs is not None or entry.get("any_image_size") else None
+    return {"parameters": parameters, "macs": macs}
+
+
+def _warnings(spec: JobSpec, teachers: list[Teacher], dataset: Dataset) -> list[str]:
+    warnings = []
+    has = _num_images(dataset)
+    if "val" not in has:
+        warnings.append("The data set has no val split: the last epoch is kept instead of the best.")
+    for index, step in enumerate(spec.steps):
+        leaked = sorted({"val", "test"} & set(step.trained_splits))
+        if leaked:
+            warnings.append(f"steps[{index}] trains on {' and '.join(leaked)}: accuracy there says nothing any more.")
+    for teacher in teachers:
+        report = teacher.report or {}
+        if not report.get("class_names"):
+            warnings.append(f"Teacher {teacher.id} has no class names: its outputs are taken in the data set's order.")
+        warnings += [f"Teacher {teacher.id}: {warning}" for warning in report.get("warnings") or []]
+    return warnings

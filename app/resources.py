@@ -1,0 +1,282 @@
+"""The verbs of files, uploads, teachers and data sets.
+
+A teacher or a data set is inspected by a worker before anybody may use it:
+
+    register_* ──▶ inspecting ──settle(result)───▶ ready
+                            └───settle(problem)──▶ rejected      (the row stays, with its reason)
+
+Every function takes an open session inside `app.db.transaction()`, or `reading()` where it only reads.
+"""
+
+import hashlib
+import json
+from difflib import get_close_matches
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app import architectures, jobs
+from app.db import db_now, new_id
+from app.errors import Problem, not_found
+from app.settings import Settings
+from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
+from app.tables import CANCELLED, FAILED, SUCCEEDED, TERMINAL, Dataset, File, Job, Teacher, Upload
+
+INSPECTING, READY, REJECTED = "inspecting", "ready", "rejected"
+Inspected = Teacher | Dataset
+
+_KINDS: dict[str, type[Teacher] | type[Dataset]] = {"teacher": Teacher, "dataset": Dataset}
+Cursor = tuple[float, str]
+
+
+def now(session: Session) -> float:
+    """Seconds since the epoch by the database's clock."""
+    value = session.scalar(select(db_now()))
+    assert value is not None
+    return value
+
+
+def newest(session: Session, table: Any, *where: ColumnElement[bool], after: Cursor | None, limit: int) -> list[Any]:
+    """Rows from the newest on, or those older than the cursor (created_at, id). A keyset: no row twice, none left out."""
+    query = select(table).where(*where).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(table.created_at, table.id) < tuple_(*after))
+    return list(session.scalars(query))
+
+
+# ---- files
+
+
+def find_file(session: Session, name: str) -> File:
+    """Raises Problem 404."""
+    file = session.scalar(select(File).where(File.name == name))
+    if file is None:
+        raise not_found("file", name)
+    return file
+
+
+def save_file(session: Session, *, name: str, sha256: str, size_bytes: int) -> tuple[File, bool]:
+    """Give an object of the storage a user's name; a file of that name is replaced. Returns it and whether it is new.
+
+    Teachers and data sets that were made of the replaced content keep theirs: they refer to it by digest.
+    """
+    at = now(session)
+    file = session.scalar(select(File).where(File.name == name).with_for_update())
+    if file is None:
+        file = File(id=new_id("file"), name=name, sha256=sha256, size_bytes=size_bytes, created_at=at, updated_at=at)
+        try:
+            with session.begin_nested():
+                session.add(file)
+        except IntegrityError:  # another request saved this name since we looked
+            file = session.scalars(select(File).where(File.name == name).with_for_update()).one()
+        else:
+            return file, True
+    if file.sha256 != sha256:
+        file.sha256, file.size_bytes, file.updated_at = sha256, size_bytes, at
+    return file, False
+
+
+def delete_file(session: Session, name: str) -> None:
+    """Forget the name. The bytes go when nothing refers to them any more. Raises Problem 404."""
+    session.delete(find_file(session, name))
+
+
+# ---- resumable uploads: the row is the intent, the bytes received are a file of `app.uploads`
+
+
+def begin_upload(session: Session, *, name: str, size_bytes: int, sha256: str | None, settings: Settings) -> Upload:
+    """Raises Problem 413 when the file would be too large."""
+    if size_bytes > settings.max_file_bytes:
+        raise too_large(settings)
+    at = now(session)
+    upload = Upload(
+        id=new_id("upl"),
+        name=name,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        created_at=at,
+        expires_at=at + settings.upload_expiry_seconds,
+    )
+    session.add(upload)
+    return upload
+
+
+def find_upload(session: Session, ident: str) -> Upload:
+    """Raises Problem 404 when it is unknown, cancelled or expired."""
+    upload = session.get(Upload, ident)
+    if upload is None or upload.expires_at < now(session):
+        raise Problem(404, "NOT_FOUND", "There is no such upload, or it expired. Begin again with POST /v1/uploads.")
+    return upload
+
+
+def expired_uploads(session: Session) -> list[str]:
+    """Drop the rows of uploads that nobody finished in time; returns their ids, whose bytes can go too."""
+    ids = list(session.scalars(select(Upload.id).where(Upload.expires_at < db_now())))
+    session.execute(delete(Upload).where(Upload.id.in_(ids)))
+    return ids
+
+
+def too_large(settings: Settings) -> Problem:
+    return Problem(413, "FILE_TOO_LARGE", f"A file may have {settings.max_file_bytes} bytes (FEWBYTES_MAX_FILE_BYTES).")
+
+
+# ---- teachers and data sets
+
+
+def register_teacher(session: Session, spec: TeacherSpec) -> Teacher:
+    """Insert the teacher and its inspection. Raises Problem 422 when the file or the architecture is unknown."""
+    file = _named_file(session, spec.file)
+    wrong = architectures.errors_in(spec.architecture, "/architecture") if spec.architecture else []
+    if wrong:
+        raise Problem(422, "INVALID_SPEC", f"{wrong[0]['pointer']}: {wrong[0]['detail']} {wrong[0]['hint']}", errors=wrong)
+    ident = new_id("tch")
+    teacher = Teacher(
+        id=ident,
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        state=INSPECTING,
+        file_sha256=file.sha256,
+        file_size_bytes=file.size_bytes,
+        job_id=_inspection(session, {"inspect": "teacher", "id": ident}).id,
+        created_at=now(session),
+    )
+    session.add(teacher)
+    return teacher
+
+
+def register_dataset(session: Session, spec: DatasetSpec, settings: Settings) -> Dataset:
+    """Insert the data set and its inspection. Raises Problem 422 when the file or the folder is unknown."""
+    file = _named_file(session, spec.file) if spec.file is not None else None
+    if spec.folder is not None and spec.folder not in settings.folders:
+        raise _unknown("/folder", "UNKNOWN_FOLDER", "The operator registered no folder of this name.", settings.folders)
+    ident = new_id("dst")
+    dataset = Dataset(
+        id=ident,
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        state=INSPECTING,
+        file_sha256=file.sha256 if file else None,
+        job_id=_inspection(session, {"inspect": "dataset", "id": ident}).id,
+        created_at=now(session),
+    )
+    session.add(dataset)
+    return dataset
+
+
+def _named_file(session: Session, name: str) -> File:
+    file = session.scalar(select(File).where(File.name == name))
+    if file is None:
+        names = session.scalars(select(File.name).order_by(File.updated_at.desc()).limit(200)).all()
+        near = get_close_matches(name, names, n=1)
+        raise _unknown("/file", "UNKNOWN_FILE", "No file of this name was uploaded.", near)
+    return file
+
+
+def _unknown(pointer: str, code: str, detail: str, near: Any) -> Problem:
+    hint = f"Did you mean {' or '.join(sorted(near)[:5])}?" if near else "Upload it with PUT /v1/files/NAME."
+    error = {"pointer": pointer, "code": code, "detail": detail, "hint": hint}
+    return Problem(422, "INVALID_SPEC", f"{pointer}: {detail} {hint}", errors=[error])
+
+
+def _inspection(session: Session, spec: dict[str, Any]) -> Job:
+    job, _ = jobs.submit(session, kind="inspect", spec=spec)
+    session.flush()  # the row that refers to the job comes next
+    return job
+
+
+def find(session: Session, kind: str, ident: str) -> Any:
+    """The teacher or data set. Raises Problem 404."""
+    row = session.get(_KINDS[kind], ident)
+    if row is None:
+        raise not_found(kind, ident)
+    return row
+
+
+def settle(session: Session, job_spec: dict[str, Any], outcome: dict[str, Any] | Problem) -> None:
+    """What an inspection found, written in the transaction that ends its job. A row deleted meanwhile needs nothing."""
+    kind = job_spec["inspect"]
+    if kind not in _KINDS:  # an architecture: the job's result is the answer
+        return
+    row = session.get(_KINDS[kind], job_spec["id"])
+    if row is None:
+        return
+    if isinstance(outcome, Problem):
+        _reject(row, outcome.body())
+    elif isinstance(row, Teacher):
+        settle_teacher(row, outcome)
+    else:
+        settle_dataset(row, outcome)
+
+
+def settle_teacher(teacher: Teacher, result: dict[str, Any]) -> None:
+    teacher.artifact_sha256 = result["artifact_sha256"]
+    _accept(teacher, result["report"])
+
+
+def settle_dataset(dataset: Dataset, result: dict[str, Any]) -> None:
+    dataset.index_sha256 = result["index_sha256"]
+    dataset.pack_sha256 = result["pack_sha256"]
+    _accept(dataset, result["report"])
+
+
+def _accept(row: Inspected, report: dict[str, Any]) -> None:
+    row.state, row.report, row.error = READY, report, None
+
+
+def _reject(row: Inspected, error: dict[str, Any]) -> None:
+    row.state, row.report, row.error = REJECTED, None, error
+
+
+def settle_late(session: Session, kind: str, ident: str) -> Inspected:
+    """The row; settled first when its inspection ended without a worker's word (it died with every attempt, or was
+    cancelled). Raises Problem 404."""
+    row = find(session, kind, ident)
+    if row.state == INSPECTING:
+        job = session.get(Job, row.job_id)
+        if job is not None and job.state in (FAILED, CANCELLED):
+            session.refresh(row)  # a worker's verdict may have come between the two reads
+            if row.state == INSPECTING:
+                _reject(row, job.error or Problem(422, "INSPECTION_CANCELLED", "The inspection was cancelled.").body())
+    return row
+
+
+def remove(session: Session, kind: str, ident: str) -> None:
+    """Delete the teacher or data set. Raises Problem 404, or 409 while a job that is not finished needs it."""
+    row = find(session, kind, ident)
+    live = select(Job.id, Job.spec).where(Job.kind == "compress", Job.state.not_in(TERMINAL))
+    for job_id, spec in session.execute(live):
+        if ident in (*spec["teachers"], spec["dataset"]):
+            raise Problem(409, "IN_USE", f"Job {job_id} still needs it. Wait for that job, or cancel it first.")
+    inspection = session.get(Job, row.job_id)
+    session.delete(row)
+    session.flush()
+    if inspection is not None and inspection.state not in TERMINAL:
+        jobs.cancel(session, inspection.id)
+
+
+# ---- layer tables of architectures
+
+
+def fingerprint(spec: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON, as `jobs.submit` stores it."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def architecture_spec(query: ArchitectureQuery) -> dict[str, Any]:
+    """The inspection that answers this query."""
+    return {"inspect": "architecture", **query.model_dump(mode="json")}
+
+
+def known_architecture(session: Session, query: ArchitectureQuery) -> Job | None:
+    """The inspection of exactly this query, finished or under way, if there ever was one that did not fail."""
+    wanted = select(Job).where(
+        Job.fingerprint == fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
+    )
+    return session.scalars(wanted.order_by((Job.state == SUCCEEDED).desc(), Job.id).limit(1)).first()
+
+
+def inspect_architecture(session: Session, query: ArchitectureQuery) -> Job:
+    """The inspection of this query: the one there is, or a new one."""
+    return known_architecture(session, query) or _inspection(session, architecture_spec(query))
