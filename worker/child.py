@@ -13,6 +13,7 @@ is let through: trying again may help. Any other exception would come again, and
 import importlib
 import os
 import resource
+import signal
 import sys
 import threading
 import traceback
@@ -20,7 +21,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from app.errors import Problem
-from worker.messages import Line, Stops, die_with_parent, listen, read_order, take_over_stdout
+from app.parent import end_with_parent
+from worker.messages import Line, Stops, listen, read_order, take_over_stdout
 
 # What an order may ask for, and where it is done. Modules are loaded on demand: torch takes seconds.
 DO: dict[str, tuple[str, str]] = {
@@ -33,7 +35,7 @@ DO: dict[str, tuple[str, str]] = {
 
 def main() -> NoReturn:
     line = take_over_stdout()
-    die_with_parent()
+    end_with_parent(signal.SIGKILL)
     order = read_order(sys.stdin.buffer)
     stops = listen(sys.stdin.buffer)
     _limit(order.get("limits", {}))
@@ -65,7 +67,11 @@ def _problem_for(error: Exception) -> Problem:
     if _is_out_of_memory(error):
         detail = "The job needs more memory than this worker has. Lower batch_size or the image size, or use a smaller student."
         return Problem(507, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
-    return Problem(500, "INTERNAL_ERROR", f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest.")
+    return Problem(
+        500,
+        "INTERNAL_ERROR",
+        f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest.",
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

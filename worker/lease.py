@@ -48,7 +48,9 @@ class Lease:
                 return
             except DBAPIError as error:
                 if time.monotonic() - self._renewed_at > settings().lease_seconds:
-                    log.error("%s: no heartbeat for a whole lease, giving the job up: %s", self._claim.job_id, error)
+                    log.error(
+                        "%s: no heartbeat for a whole lease, giving the job up: %s", self._claim.job_id, error
+                    )
                     self.lost.set()
                     return
                 log.warning("%s: heartbeat failed, trying on: %s", self._claim.job_id, error)

@@ -151,5 +151,8 @@ class _LogLines:
     @staticmethod
     def _message(line: bytes) -> dict[str, Any]:
         text = line[:MAX_LOG_LINE_BYTES].decode(errors="replace").rstrip("\r")
-        return {"type": "log", "level": "stderr", "message": text + (" …" if len(line) > MAX_LOG_LINE_BYTES else "")}
-
+        return {
+            "type": "log",
+            "level": "stderr",
+            "message": text + (" …" if len(line) > MAX_LOG_LINE_BYTES else ""),
+        }

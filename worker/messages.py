@@ -3,15 +3,11 @@
 Used by the trainer (`worker.child`) and by the measuring process (`worker.measure`), whose supervisor is the trainer.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 from typing import Any, BinaryIO
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Line:
@@ -55,12 +51,6 @@ def take_over_stdout() -> Line:
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return Line(fd)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; elsewhere the closed stdin does it (`listen`)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def read_order(stdin: BinaryIO) -> dict[str, Any]:

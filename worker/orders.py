@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import storage
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
 from app.settings import settings
 from app.spec.job import JobSpec
+from app.storage import storage
 from app.tables import Dataset, Job, Teacher
 
 # An upload that needs more is hostile or broken: reading a 343 MB checkpoint takes less than a second.
@@ -73,7 +73,7 @@ def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:
         raise Problem(409, "TEACHER_NOT_READY", f"Teacher {ident} is {teacher.state}: register it again.")
     return {
         "id": ident,
-        "path": _object(teacher.artifact_sha256, f"teacher {ident}"),
+        "path": _object(teacher.artifact_sha256),
         "sha256": teacher.artifact_sha256,
         "size_bytes": teacher.file_size_bytes,
         "declared_accuracy": teacher.spec.get("declared_accuracy"),
@@ -86,11 +86,10 @@ def _data_of_job(session: Session, ident: str) -> dict[str, Any]:
         raise not_found("dataset", ident)
     if dataset.state != "ready" or dataset.index_sha256 is None:
         raise Problem(409, "DATASET_NOT_READY", f"Data set {ident} is {dataset.state}: register it again.")
-    what = f"data set {ident}"
     return {
         "id": ident,
-        "index": _object(dataset.index_sha256, what),
-        "pack": _object(dataset.pack_sha256, what) if dataset.pack_sha256 else None,
+        "index": _object(dataset.index_sha256),
+        "pack": _object(dataset.pack_sha256) if dataset.pack_sha256 else None,
         "folder": _folder(dataset.spec["folder"]) if dataset.spec.get("folder") else None,
     }
 
@@ -105,7 +104,7 @@ def _inspect(session: Session, claim: Claim) -> dict[str, Any]:
         raise not_found(what, claim.spec["id"])
     order: dict[str, Any] = {"do": what, "spec": row.spec, "file": None}
     if row.file_sha256 is not None:
-        order["file"] = _object(row.file_sha256, f"{what} {row.id}")
+        order["file"] = _object(row.file_sha256)
     if what == "teacher":
         return order | {"limits": _limits(_TEACHER_CPU_SECONDS)}
     if row.spec.get("folder"):
@@ -123,17 +122,16 @@ def _limits(cpu_seconds: int) -> dict[str, int]:
     }
 
 
-def _object(sha256: str, what: str) -> str:
-    path = storage.path(sha256)
-    if not path.exists():
-        raise Problem(410, "OBJECT_GONE", f"The file of {what} is no longer in the storage: upload and register it again.")
-    return str(path)
+def _object(sha256: str) -> str:
+    return str(storage().path(sha256))
 
 
 def _folder(name: str) -> str:
     folder = settings().folders.get(name)
     if folder is None or not Path(folder).is_dir():
         raise Problem(
-            422, "FOLDER_UNKNOWN", f"This worker has no image folder {name!r}: set FEWBYTES_FOLDERS on every machine."
+            422,
+            "FOLDER_UNKNOWN",
+            f"This worker has no image folder {name!r}: set FEWBYTES_FOLDERS on every machine.",
         )
     return str(Path(folder).resolve())

@@ -146,22 +146,29 @@ class _Watch:
         elif self.lease.cancelling.is_set():
             outcome, verb = "cancelled", verdicts.finish_cancel(self.claim, self.order, last)
         elif self.asked == "preempt":
-            outcome, verb = "preempted", lambda session: jobs.release(
-                session, self.claim, outcome="preempted", counts=False
+            outcome, verb = (
+                "preempted",
+                lambda session: jobs.release(session, self.claim, outcome="preempted", counts=False),
             )
         else:
             outcome, verb = self._lost(ended)
         self._close(verb)
         if outcome == "succeeded" or self.claim.kind == "inspect":
-            shutil.rmtree(self.order["work_dir"], ignore_errors=True)  # what is left of it costs disk, not truth
+            shutil.rmtree(
+                self.order["work_dir"], ignore_errors=True
+            )  # what is left of it costs disk, not truth
         return outcome
 
     def _lost(self, ended: _Exit) -> tuple[str, Callable[[Session], Any]]:
         detail = ended.reason or _death(ended.code)
-        if self.claim.kind == "inspect" and (problem := verdicts.killed_by_its_limits(ended.code, self.order)):
+        if self.claim.kind == "inspect" and (
+            problem := verdicts.killed_by_its_limits(ended.code, self.order)
+        ):
             return "failed", lambda session: verdicts.fail(session, self.claim, problem)
         self.notebook.add({"type": "log", "level": "error", "message": f"The trainer {detail}."})
-        return "trainer_lost", lambda session: jobs.release(session, self.claim, outcome="trainer_lost", counts=True)
+        return "trainer_lost", lambda session: jobs.release(
+            session, self.claim, outcome="trainer_lost", counts=True
+        )
 
     def _close(self, verb: Callable[[Session], Any]) -> None:
         def both(session: Session) -> None:
@@ -204,4 +211,3 @@ def child_environment(num_threads: int, environment: Mapping[str, str] = os.envi
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONUNBUFFERED": "1",
     }
-

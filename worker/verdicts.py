@@ -11,15 +11,24 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import jobs, resources, storage
+from app import jobs, resources
 from app.errors import Problem
 from app.jobs import Claim, NewArtifact
+from app.storage import storage
 
 Verb = Callable[[Session], None]
 
 # How a process ends that met its limits or was broken by the file it read. SIGKILL is none of them: that may have been
 # anybody, so the attempt is repeated.
-_LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGILL)
+_LIMIT_SIGNALS = (
+    signal.SIGXCPU,
+    signal.SIGXFSZ,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGABRT,
+    signal.SIGILL,
+)
 
 
 def finish(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
@@ -64,7 +73,11 @@ def fail(session: Session, claim: Claim, problem: Problem) -> None:
 def problem_of(last: dict[str, Any]) -> Problem:
     """The Problem that a child's error message carries."""
     return Problem(
-        last["status"], last["code"], last["detail"], errors=last.get("errors"), retryable=last.get("retryable", False)
+        last["status"],
+        last["code"],
+        last["detail"],
+        errors=last.get("errors"),
+        retryable=last.get("retryable", False),
     )
 
 
@@ -80,9 +93,17 @@ def killed_by_its_limits(code: int | None, order: dict[str, Any]) -> Problem | N
     """An inspection that broke its process says something about the file: a verdict, not a crash to repeat."""
     if code is None or -code not in _LIMIT_SIGNALS:
         return None
-    how = "took too long" if -code == signal.SIGXCPU else f"ended the reading process ({signal.Signals(-code).name})"
-    what = {"teacher": "CHECKPOINT_UNREADABLE", "dataset": "DATASET_UNREADABLE"}.get(order["do"], "INSPECTION_FAILED")
-    return Problem(422, what, f"The file {how}: it is damaged, or made to do harm. Save it again and upload that.")
+    how = (
+        "took too long"
+        if -code == signal.SIGXCPU
+        else f"ended the reading process ({signal.Signals(-code).name})"
+    )
+    what = {"teacher": "CHECKPOINT_UNREADABLE", "dataset": "DATASET_UNREADABLE"}.get(
+        order["do"], "INSPECTION_FAILED"
+    )
+    return Problem(
+        422, what, f"The file {how}: it is damaged, or made to do harm. Save it again and upload that."
+    )
 
 
 def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list[NewArtifact]:
@@ -107,7 +128,9 @@ def _naming_the_artifact(result: dict[str, Any], artifacts: list[NewArtifact]) -
     if not artifacts:
         return result | {"artifact": None}
     answer = artifacts[-1]
-    return result | {"artifact": {"step": answer.step, "sha256": answer.sha256, "size_bytes": answer.size_bytes}}
+    return result | {
+        "artifact": {"step": answer.step, "sha256": answer.sha256, "size_bytes": answer.size_bytes}
+    }
 
 
 def _with_stored_files(order: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
@@ -123,4 +146,4 @@ def _store(order: dict[str, Any], name: str) -> tuple[str, int]:
     path = (work_dir / name).resolve()
     # The child reads strangers' files: what it names is believed only inside its own folder.
     assert path.is_relative_to(work_dir) and path.is_file(), name
-    return storage.put_file(path)
+    return storage().put_file(path)
