@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -32,7 +32,7 @@ class File(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # file_…
     name: Mapped[str] = mapped_column(String(200), unique=True)
     sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int] = mapped_column()
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[float] = mapped_column()
     updated_at: Mapped[float] = mapped_column()
 
@@ -43,7 +43,7 @@ class Upload(Base):
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # upl_…
     name: Mapped[str] = mapped_column(String(200))
-    size_bytes: Mapped[int] = mapped_column()
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column()
     expires_at: Mapped[float] = mapped_column()
@@ -58,7 +58,7 @@ class Teacher(Base):
     spec: Mapped[dict[str, Any]] = mapped_column()
     state: Mapped[str] = mapped_column(String(16))  # inspecting, ready, rejected
     file_sha256: Mapped[str] = mapped_column(String(64))
-    file_size_bytes: Mapped[int] = mapped_column()
+    file_size_bytes: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     artifact_sha256: Mapped[str | None] = mapped_column(String(64))
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
@@ -172,7 +172,7 @@ class Artifact(Base):
     kind: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int] = mapped_column()
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[dict[str, Any]] = mapped_column()
     created_at: Mapped[float] = mapped_column()
 

