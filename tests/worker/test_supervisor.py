@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlalchemy import select
 from app import db, jobs
 from app.settings import settings
 from app.storage import storage
-from app.tables import Artifact, Attempt, Base, Event, Job, Metric
+from app.tables import Artifact, Attempt, Event, Job, Metric
 from worker import orders, supervisor
 from worker.notebook import MAX_LOG_LINES
 
@@ -23,15 +22,9 @@ FAKE = [sys.executable, "-m", "tests.worker.fake_child"]
 
 
 @pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty database and storage of this test's own; leases and graces short enough to wait for."""
-    monkeypatch.setenv("FEWBYTES_DATA_DIR", str(tmp_path))
+def short_grace(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage of this test's own; a grace short enough to wait for."""
     monkeypatch.setenv("FEWBYTES_CANCEL_GRACE_SECONDS", "1")
-    settings.cache_clear()
-    db.configure(f"sqlite:///{tmp_path / 'test.db'}")
-    Base.metadata.create_all(db.engine())
-    yield
-    db.configure(None)
     settings.cache_clear()
 
 
@@ -54,7 +47,7 @@ def plain_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(orders, "build", build)
 
 
-pytestmark = pytest.mark.usefixtures("record", "plain_orders")
+pytestmark = pytest.mark.usefixtures("sqlite_database", "short_grace", "plain_orders")
 
 
 def submit(do: str, kind: str = "compress", **spec: Any) -> str:
@@ -245,7 +238,7 @@ def test_a_deadline_fails_the_job() -> None:
     assert job(job_id).error["code"] == "DEADLINE_EXCEEDED"  # type: ignore[index]
 
 
-def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
+def test_a_child_dies_with_its_supervisor(tmp_path: Path, sqlite_database: str) -> None:
     """kill -9 of the supervising process leaves no trainer behind."""
     job_id = submit("hang")
     held = claim(job_id)
@@ -253,10 +246,11 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
         "import threading, sys\n"
         "from app import jobs\nfrom worker import orders, supervisor\n"
         f"claim = jobs.Claim({held.job_id!r}, {held.attempt}, 'compress', {held.spec!r}, 'test')\n"
-        f"orders.build = lambda claim: {{'do': 'compress', 'spec': claim.spec, 'work_dir': {str(tmp_path)!r}, 'num_threads': 1}}\n"
+        f"order = {{'do': 'compress', 'spec': claim.spec, 'work_dir': {str(tmp_path)!r}, 'num_threads': 1}}\n"
+        "orders.build = lambda claim: order\n"
         f"supervisor.run(claim, command={FAKE!r}, preempt=threading.Event())\n"
     )
-    environment = {**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path / 'test.db'}"}
+    environment = {**os.environ, "DATABASE_URL": sqlite_database}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     wait_for(lambda: job(job_id).phase == "hanging")
     pid = int(logs(job_id)[0].split()[1])
