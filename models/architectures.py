@@ -1,9 +1,12 @@
 """Built-in architectures: names -> networks with random weights. Adding one is one entry in a family file."""
 
 import difflib
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from . import cifar_resnet, efficientnet_lite, report, studentnet, torchvision_zoo
 from .blueprint import Architecture
@@ -36,6 +39,33 @@ def create(name: str, *, num_classes: int, image_size: int | None = None, **opti
         raise ValueError(f"{name}: {error}") from error
 
 
+def create_skeleton(
+    name: str, *, num_classes: int, image_size: int | None = None, **options: Any
+) -> nn.Module:
+    """The network of `create` on the meta device: shapes without values, at no cost of memory or time."""
+    with _Weightless():
+        module = create(name, num_classes=num_classes, image_size=image_size, **options)
+    return module.to("meta")
+
+
+class _Weightless(TorchFunctionMode):
+    """Makes parameters on the meta device.
+
+    Unlike `torch.device("meta")` it leaves alone the small tensors that some constructors compute with and read
+    back: regnet's widths, the rates of stochastic depth.
+    """
+
+    _ALLOCATIONS = (torch.empty, torch.zeros, torch.ones)
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        arguments = dict(kwargs or {})
+        if function in self._ALLOCATIONS:
+            arguments["device"] = "meta"
+        return function(*args, **arguments)
+
+
 def find(name: str) -> Architecture:
     """The architecture of that name. Raises UnknownArchitectureError."""
     if name in ARCHITECTURES:
@@ -53,8 +83,8 @@ def _check_input_and_head(architecture: Architecture, num_classes: int, image_si
         raise ValueError(f"{name}: num_classes is {num_classes}: a classifier needs at least 1 class")
     if image_size < architecture.minimum_image_size:
         raise ValueError(
-            f"{name}: image_size {image_size} is too small: nothing would be left of the image "
-            f"before the classifier; give at least {architecture.minimum_image_size} (its own is {architecture.image_size})"
+            f"{name}: image_size {image_size} is too small: nothing would be left of the image before the "
+            f"classifier; give at least {architecture.minimum_image_size}"
         )
     if image_size % multiple:
         raise ValueError(

@@ -30,7 +30,7 @@ _STEM, _HEAD = 32, 1280
 
 
 def _same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """(before, after) of TensorFlow's SAME: the output side is ceil(side / stride); an odd pixel goes last."""
+    """(before, after) of TensorFlow's SAME: the output side is ceil(side / stride), odd pixels go after."""
     total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
 
