@@ -278,20 +278,31 @@ def retry(session: Session, job_id: str) -> Job:
     return _get(session, job_id)
 
 
-def due(session: Session, limit: int = 200) -> list[tuple[str, str]]:
-    """(job id, queue), oldest first, of queued rows not announced within `redispatch_seconds`."""
+def due(session: Session, limit: int = 200, *, announced: bool | None = None) -> list[tuple[str, str]]:
+    """(job id, queue), oldest first, of queued rows not announced within `redispatch_seconds`.
+
+    `announced`: only those that were announced before that, or only those that never were.
+    """
     now = db_now()
+    never = Job.dispatched_at.is_(None)
+    too_long_ago = Job.dispatched_at < now - settings().redispatch_seconds
     rows = session.execute(
         select(Job.id, Job.queue)
         .where(
             Job.state == QUEUED,
-            or_(Job.dispatched_at.is_(None), Job.dispatched_at < now - settings().redispatch_seconds),
+            {None: or_(never, too_long_ago), True: too_long_ago, False: never}[announced],
             or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
         )
         .order_by(Job.created_at, Job.id)
         .limit(limit)
     )
     return [(job_id, queue) for job_id, queue in rows]
+
+
+def num_queued(session: Session) -> dict[str, int]:
+    """How many rows wait, by queue."""
+    rows = session.execute(select(Job.queue, func.count()).where(Job.state == QUEUED).group_by(Job.queue))
+    return {row[0]: row[1] for row in rows}
 
 
 def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:

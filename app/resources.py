@@ -8,8 +8,6 @@ A teacher or a data set is inspected by a worker before anybody may use it:
 Every function takes an open session inside `app.db.transaction()`, or `reading()` where it only reads.
 """
 
-import hashlib
-import json
 from difflib import get_close_matches
 from typing import Any
 
@@ -229,16 +227,21 @@ def _reject(row: Inspected, error: dict[str, Any]) -> None:
     row.state, row.report, row.error = REJECTED, None, error
 
 
+def is_orphaned(session: Session, row: Inspected) -> bool:
+    """Whether its inspection ended without a verdict: it was cancelled, or took its worker down every time."""
+    if row.state != INSPECTING:
+        return False
+    job = session.get(Job, row.job_id)
+    return job is not None and job.state in (FAILED, CANCELLED)
+
+
 def settle_late(session: Session, kind: str, ident: str) -> Inspected:
-    """The row; settled first when its inspection ended without a worker's word (it died with every attempt, or was
-    cancelled). Raises Problem 404."""
-    row = find(session, kind, ident)
-    if row.state == INSPECTING:
-        job = session.get(Job, row.job_id)
-        if job is not None and job.state in (FAILED, CANCELLED):
-            session.refresh(row)  # a worker's verdict may have come between the two reads
-            if row.state == INSPECTING:
-                _reject(row, job.error or Problem(422, "INSPECTION_CANCELLED", "The inspection was cancelled.").body())
+    """The row, rejected if its inspection ended without a verdict. Raises Problem 404."""
+    row: Inspected = find(session, kind, ident)
+    job = session.get(Job, row.job_id)
+    session.refresh(row, with_for_update=True)
+    if job is not None and is_orphaned(session, row):
+        _reject(row, job.error or Problem(422, "INSPECTION_CANCELLED", "The inspection was cancelled.").body())
     return row
 
 
@@ -259,11 +262,6 @@ def remove(session: Session, kind: str, ident: str) -> None:
 # ---- layer tables of architectures
 
 
-def fingerprint(spec: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON, as `jobs.submit` stores it."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def architecture_spec(query: ArchitectureQuery) -> dict[str, Any]:
     """The inspection that answers this query."""
     return {"inspect": "architecture", **query.model_dump(mode="json")}
@@ -272,7 +270,7 @@ def architecture_spec(query: ArchitectureQuery) -> dict[str, Any]:
 def known_architecture(session: Session, query: ArchitectureQuery) -> Job | None:
     """The inspection of exactly this query, finished or under way, if there ever was one that did not fail."""
     wanted = select(Job).where(
-        Job.fingerprint == fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
+        Job.fingerprint == jobs.fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
     )
     return session.scalars(wanted.order_by((Job.state == SUCCEEDED).desc(), Job.id).limit(1)).first()
 

@@ -149,7 +149,7 @@ def _fields_beside(path: Sequence[Any], body: Any) -> list[str]:
     return [*JobSpec.model_fields, *TeacherSpec.model_fields, *DatasetSpec.model_fields]
 
 
-_HTTP_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+_HTTP_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "FILE_TOO_LARGE"}
 
 
 async def _http(request: Request, exc: Exception) -> Response:

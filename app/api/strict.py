@@ -5,6 +5,7 @@ import re
 import secrets
 from typing import Any
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ from app.errors import Problem
 # These carry bytes, not JSON; their routers count and check them while they stream.
 _RAW = re.compile(r"^/v1/(files|files/[^/]*|uploads/[^/]*)$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=-]{1,128}$")
+_FORM_OVERHEAD_BYTES = 64 << 10
 _MAX_DEPTH = 32
 _MAX_INTEGER = 2**53
 
@@ -22,9 +24,10 @@ _MAX_INTEGER = 2**53
 class Front:
     """ASGI middleware. `scope["state"]["request_id"]` names the request; `scope["state"]["head"]` marks a HEAD."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_file_bytes: int) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.max_form_bytes = max_file_bytes + _FORM_OVERHEAD_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,10 +43,27 @@ class Front:
         try:
             if not _RAW.match(scope["path"]):
                 receive = await self._checked_body(scope, receive)
+            elif scope["method"] == "POST":
+                receive = self._counted_form(receive)
         except Problem as problem:
             await problem_response(Request(scope), problem)(scope, receive, answer)
             return
         await self.app(scope, receive, answer)
+
+    def _counted_form(self, receive: Receive) -> Receive:
+        """A form is parsed to its end before a router sees it, so its size must be watched here."""
+        arrived = 0
+
+        async def counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            if arrived > self.max_form_bytes:
+                # The one exception that FastAPI lets through its form parser.
+                raise HTTPException(413, f"A file may have {self.max_form_bytes - _FORM_OVERHEAD_BYTES} bytes.")
+            return message
+
+        return counted
 
     async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
         """Read the body to its end, refuse what is not strict JSON, and hand out a `receive` that gives it again."""

@@ -1,0 +1,67 @@
+"""Artifacts: the files that jobs leave."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app import reads
+from app.api.content import content_response
+from app.api.context import CurrentStorage
+from app.api.jobs import JobId
+from app.api.views import ArtifactView, Page, artifact_view
+from app.db import reading
+from app.errors import Problem
+from app.storage import Storage
+from app.tables import TERMINAL, Artifact
+
+router = APIRouter(tags=["artifacts"])
+
+ArtifactId = Annotated[str, Path(pattern="^art_[0-9a-z]{1,40}$")]
+_BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_DOWNLOAD = {200: _BYTES, 206: _BYTES | {"description": "The range asked for."}, 304: {"description": "Unchanged."}}
+
+
+@router.get("/v1/jobs/{job_id}/artifacts", response_model=Page[ArtifactView])
+def list_artifacts(job_id: JobId) -> Page[ArtifactView]:
+    """All files of a job: the answer, and those of earlier steps."""
+    with reading() as session:
+        reads.find_job(session, job_id)
+        return Page(items=[artifact_view(artifact) for artifact in reads.artifacts(session, job_id)])
+
+
+@router.get("/v1/jobs/{job_id}/download", response_class=Response, responses=_DOWNLOAD)
+def download(job_id: JobId, request: Request, storage: CurrentStorage) -> Response:
+    """The answer of a job, as a file: `curl -OJ`. 409 while there is none."""
+    with reading() as session:
+        job = reads.find_job(session, job_id)
+        artifact = reads.final_artifact(session, job_id)
+    if artifact is None:
+        detail = f"The job is {job.state} and has no final artifact"
+        way_out = f"; see GET /v1/jobs/{job_id}/artifacts." if job.state in TERMINAL else " yet: wait until it succeeded."
+        raise Problem(409, "NOT_FINISHED", detail + way_out, retryable=job.state not in TERMINAL)
+    return _content(artifact, request, storage)
+
+
+@router.get("/v1/artifacts/{artifact_id}", response_model=ArtifactView)
+def get_artifact(artifact_id: ArtifactId) -> ArtifactView:
+    with reading() as session:
+        return artifact_view(reads.find_artifact(session, artifact_id))
+
+
+@router.get("/v1/artifacts/{artifact_id}/content", response_class=Response, responses=_DOWNLOAD)
+def get_content(artifact_id: ArtifactId, request: Request, storage: CurrentStorage) -> Response:
+    """The bytes. A broken download goes on with `curl -C - -o FILE`; Repr-Digest is the sha256 of the whole."""
+    with reading() as session:
+        artifact = reads.find_artifact(session, artifact_id)
+    return _content(artifact, request, storage)
+
+
+def _content(artifact: Artifact, request: Request, storage: Storage) -> Response:
+    return content_response(
+        request,
+        storage.open(artifact.sha256),
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        filename=f"{artifact.job_id}-{artifact.kind}.pt",  # nothing that a user typed
+        media_type="application/octet-stream",
+    )

@@ -1,0 +1,74 @@
+"""Immutable bytes for download: ranges, a strong ETag and a digest, so that a broken download goes on and can be proved."""
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from fastapi import Request, Response
+from starlette.responses import StreamingResponse
+
+from app.errors import Problem
+
+_BLOCK_BYTES = 256 << 10
+
+
+def content_response(
+    request: Request, file: BinaryIO, *, size_bytes: int, sha256: str, filename: str, media_type: str
+) -> Response:
+    """Answer with the file or the one range asked for: 200, 206, 304, or Problem 416. Closes the file at the end.
+
+    Several ranges at once are answered with the whole, as RFC 9110 allows.
+    """
+    etag = f'"{sha256}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:",
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Disposition": f'attachment; filename="{filename}"',
+    }
+    if _names(request.headers.get("if-none-match", ""), etag):
+        file.close()
+        return Response(status_code=304, headers=headers)
+    start, stop = 0, size_bytes
+    span = _span(request, etag, size_bytes)
+    if span is not None:
+        start, stop = span
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
+    headers["Content-Length"] = str(stop - start)
+    status = 200 if span is None else 206
+    if request.state.head:
+        file.close()
+        return Response(status_code=status, headers=headers, media_type=media_type)
+    return StreamingResponse(_blocks(file, start, stop), status_code=status, headers=headers, media_type=media_type)
+
+
+def _names(header: str, etag: str) -> bool:
+    return header.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in header.split(",")}
+
+
+def _span(request: Request, etag: str, size_bytes: int) -> tuple[int, int] | None:
+    """The first byte and the one after the last of a single range; None: send everything. Problem 416 outside of the file."""
+    match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
+    if match is None or match[0].endswith("=-") or request.headers.get("if-range", etag) != etag:
+        return None
+    first, last = match[1], match[2]
+    if first and last and int(last) < int(first):
+        return None  # not a range at all, so it is ignored
+    if first:
+        start, stop = int(first), min(int(last) + 1, size_bytes) if last else size_bytes
+    else:
+        start, stop = max(0, size_bytes - int(last)), size_bytes
+    if start >= stop:
+        detail = f"The file has {size_bytes} bytes: this range holds none of them."
+        raise Problem(416, "RANGE_NOT_SATISFIABLE", detail, headers={"Content-Range": f"bytes */{size_bytes}"})
+    return start, stop
+
+
+def _blocks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while start < stop and (block := file.read(min(_BLOCK_BYTES, stop - start))):
+            start += len(block)
+            yield block

@@ -1,0 +1,164 @@
+"""Jobs: submit, look, wait, cancel, try again."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from app import jobs, plans, reads, resources
+from app.api.context import CurrentOutbox
+from app.api.parameters import PageSize, PageToken, Wait, cursor_of, family, page_of, seconds_of, values_of_family
+from app.api.views import JobSummary, JobView, Page, PlanView, job_summary, job_view
+from app.api.waiting import Prefer, preferred_seconds, until
+from app.db import reading, transaction
+from app.errors import Problem
+from app.reads import Snapshot
+from app.spec.job import JobSpec
+from app.tables import TERMINAL, Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+JobId = Annotated[str, Path(pattern="^(job|ins)_[0-9a-z]{1,40}$")]
+State = Literal["queued", "running", "cancelling", "cancelled", "succeeded", "failed"]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="The same key and body again answer the same job; another body is refused.",
+    ),
+]
+_LABEL = re.compile(r"^[A-Za-z0-9_.-]{1,63}$")
+
+
+@router.post(
+    "",
+    response_model=JobView,
+    status_code=202,
+    responses={200: {"model": PlanView, "description": "With validate_only: the job as it would run."}},
+)
+async def post_job(
+    spec: JobSpec,
+    response: Response,
+    outbox: CurrentOutbox,
+    validate_only: bool = False,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Any:
+    """Queue a job. It is stored when this answers; poll the Location, or follow its events."""
+    if validate_only:
+        plan = await run_in_threadpool(_plan, spec)
+        response.status_code = 200
+        return plan
+    job_id, replayed = await run_in_threadpool(_submit, spec, idempotency_key)
+    outbox.wake()
+    found = await until(lambda: _snapshot(job_id), _ended, preferred_seconds(prefer, 0.0))
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return _answer(found, response)
+
+
+def _plan(spec: JobSpec) -> Response:
+    with reading() as session:
+        plan = plans.resolve(session, spec)
+    body = PlanView(**vars(plan)).model_dump_json()
+    return Response(body, media_type="application/json")
+
+
+def _submit(spec: JobSpec, key: str | None) -> tuple[str, bool]:
+    with transaction() as session:
+        # A replay must find its job even when a teacher of it was deleted since.
+        if key is None or session.scalar(select(Job.id).where(Job.idempotency_key == key)) is None:
+            plans.resolve(session, spec)
+        job, replayed = jobs.submit(
+            session,
+            kind="compress",
+            spec=spec.model_dump(mode="json"),
+            name=spec.name,
+            labels=dict(spec.labels),
+            idempotency_key=key,
+        )
+        return job.id, replayed
+
+
+def _snapshot(job_id: str) -> Snapshot:
+    with reading() as session:
+        return reads.snapshot(session, job_id)
+
+
+def _ended(found: Snapshot) -> bool:
+    return found.job.state in TERMINAL
+
+
+def _answer(found: Snapshot, response: Response) -> JobView:
+    response.headers["ETag"] = found.etag
+    response.headers["Cache-Control"] = "no-cache"
+    if not _ended(found):
+        response.headers["Retry-After"] = "2"
+    return job_view(found.job, found.attempts, found.position)
+
+
+@router.get("", response_model=Page[JobSummary], openapi_extra=family("label.", "Jobs with this label: `label.team=vision`."))
+def list_jobs(
+    request: Request,
+    state: State | None = None,
+    created_after: Annotated[str | None, Query(max_length=40, description="An RFC 3339 time.")] = None,
+    page_size: PageSize = 50,
+    page_token: PageToken = None,
+) -> Page[JobSummary]:
+    """The newest first, without specs and results."""
+    labels = values_of_family(request, "label.")
+    for key, value in labels.items():
+        if not _LABEL.match(key) or len(value) > 200 or "\x00" in value:
+            raise Problem(400, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only.")
+    where = reads.job_filters(state, labels, seconds_of("created_after", created_after))
+    with reading() as session:
+        rows = resources.newest(session, Job, *where, after=cursor_of(page_token), limit=page_size + 1)
+    return page_of(rows, page_size, job_summary)
+
+
+@router.get("/{job_id}", response_model=JobView, responses={304: {"description": "Unchanged since If-None-Match."}})
+async def get_job(
+    job_id: JobId,
+    response: Response,
+    wait: Wait = 0,
+    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+) -> Any:
+    """One job. `?wait=30` answers when it changes (since If-None-Match, or since now), or after 30 seconds."""
+    first = await run_in_threadpool(_snapshot, job_id)
+    known = _etags(if_none_match) if if_none_match else {first.etag}
+
+    def changed(found: Snapshot) -> bool:
+        return _ended(found) or not known & {found.etag, "*"}
+
+    found = first if changed(first) else await until(lambda: _snapshot(job_id), changed, wait)
+    view = _answer(found, response)
+    if if_none_match and known & {found.etag, "*"}:
+        return Response(status_code=304, headers=dict(response.headers))
+    return view
+
+
+def _etags(header: str) -> set[str]:
+    return {tag.strip().removeprefix("W/") for tag in header.split(",")}
+
+
+@router.post("/{job_id}/cancel", response_model=JobView, status_code=202)
+def cancel_job(job_id: JobId, response: Response) -> JobView:
+    """Stop it. A running job keeps the best student so far as an artifact of kind best_so_far. 409 when it has ended."""
+    with transaction() as session:
+        jobs.cancel(session, job_id)
+    found = _snapshot(job_id)
+    if _ended(found):
+        response.status_code = 200
+    return _answer(found, response)
+
+
+@router.post("/{job_id}/retry", response_model=JobView, status_code=202)
+def retry_job(job_id: JobId, response: Response, outbox: CurrentOutbox) -> JobView:
+    """Queue a failed or cancelled job again, under the same id. It goes on from its last checkpoint."""
+    with transaction() as session:
+        jobs.retry(session, job_id)
+    outbox.wake()
+    return _answer(_snapshot(job_id), response)

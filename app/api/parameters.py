@@ -1,0 +1,120 @@
+"""Query parameters: none goes unread, families like `label.k=v` are read whole, and pages are opaque keysets."""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Query, Request
+from fastapi.dependencies.utils import get_flat_dependant
+
+from app.api.views import Page
+from app.errors import Problem
+from app.resources import Cursor
+
+T = TypeVar("T")
+
+PageSize = Annotated[int, Query(ge=1, le=200)]
+PageToken = Annotated[str | None, Query(max_length=500, description="`next_page_token` of the page before.")]
+Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for a change before answering.")]
+
+
+def family(prefix: str, description: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads every parameter that begins with `prefix`."""
+    name = f"{prefix}{{name}}"
+    parameter = {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+    return {"parameters": [parameter], "x-parameter-prefix": prefix}
+
+
+async def refuse_unknown(request: Request) -> None:
+    """A misspelt filter that is silently ignored answers another question than was asked: Problem 400."""
+    route = request.scope["route"]
+    known = {field.alias for field in get_flat_dependant(route.dependant).query_params}
+    prefix = (route.openapi_extra or {}).get("x-parameter-prefix")
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known and not (prefix and name.startswith(prefix)):
+            raise Problem(
+                400,
+                "UNKNOWN_PARAMETER",
+                f"This path has no such query parameter. It takes: {', '.join(sorted(known)) or 'none'}.",
+                errors=[{"parameter": name[:100], "code": "UNKNOWN_PARAMETER", "detail": "Not a parameter of this path."}],
+            )
+        if name in seen:
+            raise _invalid(name[:100], "It is given twice.")
+        seen.add(name)
+
+
+RefuseUnknown = Depends(refuse_unknown)
+
+
+def values_of_family(request: Request, prefix: str) -> dict[str, str]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in request.query_params.multi_items()
+        if name.startswith(prefix)
+    }
+
+
+def _invalid(parameter: str, detail: str) -> Problem:
+    errors = [{"parameter": parameter, "code": "INVALID_PARAMETER", "detail": detail}]
+    return Problem(400, "INVALID_PARAMETER", f"{parameter}: {detail}", errors=errors)
+
+
+def token_of(cursor: Any) -> str:
+    """An opaque page token. Its content is ours to change: clients only hand it back."""
+    return base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode().rstrip("=")
+
+
+def page_of(rows: Sequence[Any], page_size: int, view: Callable[[Any], T]) -> Page[T]:
+    """A page of `resources.newest`, which was asked for one row more than the page holds."""
+    shown = rows[:page_size]
+    token = token_of([shown[-1].created_at, shown[-1].id]) if len(rows) > page_size else None
+    return Page(items=[view(row) for row in shown], next_page_token=token)
+
+
+def cursor_of(token: str | None) -> Cursor | None:
+    """(created_at, id) of the last row of the page before."""
+    if token is None:
+        return None
+    match _decoded(token):
+        case [int() | float() as at, str() as ident] if math.isfinite(at) and abs(at) < 1e12 and ident.isascii():
+            return float(at), ident
+    raise _invalid("page_token", "It did not come from a page of this list.")
+
+
+def position_of(token: str | None) -> int:
+    """Where the next page of an unchanging list begins."""
+    if token is None:
+        return 0
+    match _decoded(token):
+        case int() as position if 0 <= position < 2**53:
+            return position
+    raise _invalid("page_token", "It did not come from a page of this list.")
+
+
+def _decoded(token: str) -> Any:
+    try:
+        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        value = json.loads(text.decode("ascii"))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    if isinstance(value, list) and any(isinstance(part, bool | str) and "\x00" in str(part) for part in value):
+        return None
+    return value
+
+
+def seconds_of(name: str, text: str | None) -> float | None:
+    """Seconds since the epoch of an RFC 3339 time with its offset."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))  # an unescaped + arrives as a space
+        if at.tzinfo is None:
+            raise ValueError
+        return at.timestamp()
+    except (ValueError, OverflowError):
+        raise _invalid(name, "Give an RFC 3339 time with its offset, as 2026-01-31T12:00:00Z.") from None

@@ -1,0 +1,149 @@
+"""The service itself: is it well, who works for it, and the two programs that it hands out."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+from celery.exceptions import CeleryError
+from fastapi import APIRouter, Request, Response
+from kombu.exceptions import KombuError, OperationalError
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from app import queue, reads, workers
+from app.api.content import content_response
+from app.api.context import CurrentSettings
+from app.api.views import Page, rfc3339
+from app.db import reading
+from app.errors import Problem
+
+router = APIRouter(tags=["service"])
+
+_ROUTES = {
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    "files": "/v1/files",
+    "uploads": "/v1/uploads",
+    "teachers": "/v1/teachers",
+    "datasets": "/v1/datasets",
+    "jobs": "/v1/jobs",
+    "architectures": "/v1/architectures",
+    "steps": "/v1/steps",
+    "workers": "/v1/workers",
+    "queues": "/v1/queues",
+    "load_artifact.py": "/v1/tools/load_artifact.py",
+    "trace_network.py": "/v1/tools/trace_network.py",
+    "health": "/healthz",
+    "readiness": "/readyz",
+}
+
+
+class WorkerView(BaseModel):
+    """`job_id`: what it works on now."""
+
+    id: str
+    queues: list[str]
+    device: str
+    started_at: str
+    seen_at: str
+    job_id: str | None
+
+
+class QueueView(BaseModel):
+    """`depth` jobs wait, the oldest for `oldest_wait_seconds`."""
+
+    name: str
+    depth: int
+    running: int
+    oldest_wait_seconds: float | None
+    workers: int
+
+
+class Readiness(BaseModel):
+    """Ready means: a job can be stored. Without a broker it waits until there is one."""
+
+    status: Literal["ready"]
+    database: Literal["ok"]
+    broker: str
+
+
+@router.get("/")
+def root() -> dict[str, Any]:
+    """Where everything is."""
+    return {"service": "fewbytes", "routes": _ROUTES}
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", response_model=Readiness)
+def readyz(settings: CurrentSettings) -> Readiness:
+    """503 when the database does not answer; the broker is only reported."""
+    with reading() as session:
+        session.execute(text("SELECT 1"))
+    return Readiness(status="ready", database="ok", broker=_broker_state() if settings.broker_url else "not configured")
+
+
+def _broker_state() -> str:
+    try:
+        queue.depth(queue.QUEUES[0])
+    except (KombuError, OperationalError, CeleryError, RedisError, OSError):
+        return "does not answer"
+    return "ok"
+
+
+@router.get("/v1/workers", response_model=Page[WorkerView])
+def list_workers() -> Page[WorkerView]:
+    """The worker processes that reported lately."""
+    with reading() as session:
+        found = workers.alive(session)
+    return Page(
+        items=[
+            WorkerView(
+                id=worker.id,
+                queues=worker.queues,
+                device=worker.device,
+                started_at=rfc3339(worker.started_at),
+                seen_at=rfc3339(worker.seen_at),
+                job_id=worker.job_id,
+            )
+            for worker in found
+        ]
+    )
+
+
+@router.get("/v1/queues", response_model=Page[QueueView])
+def list_queues() -> Page[QueueView]:
+    """How much waits, and for how long."""
+    with reading() as session:
+        return Page(items=[QueueView(**row) for row in reads.queues(session)])
+
+
+@router.get("/v1/tools/{tool}", response_class=Response, responses={200: {"content": {"text/x-python": {}}}})
+def get_tool(tool: Literal["load_artifact.py", "trace_network.py"], request: Request) -> Response:
+    """`load_artifact.py` opens an artifact with torch alone; `trace_network.py` turns your own network into a checkpoint."""
+    path = _tool(tool)
+    content = path.read_bytes()
+    return content_response(
+        request,
+        path.open("rb"),
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        filename=tool,
+        media_type="text/x-python",
+    )
+
+
+def _tool(name: str) -> Path:
+    """The file in the package `models`, which must not be imported here: it would bring torch."""
+    found = importlib.util.find_spec("models")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    raise Problem(404, "NOT_INSTALLED", f"This server was installed without {name}.")

@@ -1,0 +1,61 @@
+"""Teachers: trained networks that jobs learn from."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from starlette.concurrency import run_in_threadpool
+
+from app import resources, tables
+from app.api import inspected
+from app.api.context import CurrentOutbox, CurrentSettings
+from app.api.parameters import PageSize, PageToken, cursor_of, page_of
+from app.api.views import Page, TeacherView, teacher_view
+from app.api.waiting import Prefer
+from app.db import reading, transaction
+from app.spec.resources import TeacherSpec
+
+router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
+
+TeacherId = Annotated[str, Path(pattern="^tch_[0-9a-z]{1,40}$")]
+
+
+@router.post(
+    "",
+    response_model=TeacherView,
+    status_code=201,
+    responses={202: {"model": TeacherView, "description": "Still being inspected: poll the Location."}},
+)
+async def post_teacher(
+    spec: TeacherSpec, response: Response, settings: CurrentSettings, outbox: CurrentOutbox, prefer: Prefer = None
+) -> TeacherView:
+    """Register an uploaded checkpoint. Answers when a worker has inspected it: 201, or 422 with what is wrong with it."""
+    ident = await run_in_threadpool(_register, spec)
+    outbox.wake()
+    seconds = settings.inspect_wait_seconds
+    return await inspected.registered("teacher", ident, teacher_view, response, prefer, seconds)
+
+
+def _register(spec: TeacherSpec) -> str:
+    with transaction() as session:
+        return resources.register_teacher(session, spec).id
+
+
+@router.get("", response_model=Page[TeacherView])
+def list_teachers(page_size: PageSize = 50, page_token: PageToken = None) -> Page[TeacherView]:
+    """The newest first."""
+    with reading() as session:
+        rows = resources.newest(session, tables.Teacher, after=cursor_of(page_token), limit=page_size + 1)
+    return page_of(rows, page_size, teacher_view)
+
+
+@router.get("/{teacher_id}", response_model=TeacherView)
+def get_teacher(teacher_id: TeacherId) -> TeacherView:
+    """With its layer table, once ready."""
+    return teacher_view(inspected.read("teacher", teacher_id))
+
+
+@router.delete("/{teacher_id}", status_code=204)
+def delete_teacher(teacher_id: TeacherId) -> None:
+    """409 while a job that is not finished needs it."""
+    with transaction() as session:
+        resources.remove(session, "teacher", teacher_id)

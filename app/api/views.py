@@ -1,0 +1,276 @@
+"""What callers see of the tables. One JSON style: snake_case, RFC 3339 UTC, bytes and seconds named as such."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from app import tables
+
+T = TypeVar("T")
+
+
+class Page(BaseModel, Generic[T]):
+    """`next_page_token` is null on the last page."""
+
+    items: list[T]
+    next_page_token: str | None = None
+
+
+class FileView(BaseModel):
+    name: str
+    size_bytes: int
+    sha256: str
+    created_at: str
+    updated_at: str
+
+
+class UploadView(BaseModel):
+    """`offset` bytes have arrived; go on there with PUT and Content-Range."""
+
+    id: str
+    name: str
+    size_bytes: int
+    offset: int
+    sha256: str | None
+    created_at: str
+    expires_at: str
+    file: FileView | None = None
+
+
+class TeacherView(BaseModel):
+    """`report`, once ready: architecture, parameters, macs, layers (the layer table), classes, preprocessing, warnings."""
+
+    id: str
+    name: str | None
+    state: str
+    spec: dict[str, Any]
+    file_sha256: str
+    file_size_bytes: int
+    artifact_sha256: str | None
+    report: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: str
+    links: dict[str, str]
+
+
+class DatasetView(BaseModel):
+    """`report`, once ready: class names, images and digest of every split, bad images, layout, warnings."""
+
+    id: str
+    name: str | None
+    state: str
+    spec: dict[str, Any]
+    file_sha256: str | None
+    index_sha256: str | None
+    report: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: str
+    links: dict[str, str]
+
+
+class Progress(BaseModel):
+    fraction: float | None = None
+    step: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    eta_seconds: float | None = None
+
+
+class QueuePlace(BaseModel):
+    """1 is next."""
+
+    position: int
+
+
+class AttemptView(BaseModel):
+    n: int
+    worker: str
+    device: str | None
+    started_at: str
+    ended_at: str | None
+    outcome: str | None
+
+
+class JobSummary(BaseModel):
+    id: str
+    kind: str
+    name: str | None
+    labels: dict[str, str]
+    state: str
+    phase: str | None
+    progress: dict[str, Any] | None
+    error: dict[str, Any] | None
+    version: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    links: dict[str, str]
+
+
+class JobView(JobSummary):
+    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is."""
+
+    queue: QueuePlace | None
+    attempts: list[AttemptView]
+    spec: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+class PlanView(BaseModel):
+    """What `?validate_only=true` answers: the job as it would run; nothing was stored."""
+
+    spec: dict[str, Any]
+    teachers: list[dict[str, Any]]
+    dataset: dict[str, Any]
+    estimates: list[dict[str, Any]]
+    warnings: list[str]
+
+
+class EventView(BaseModel):
+    seq: int
+    at: str
+    type: str
+    data: dict[str, Any]
+
+
+class MetricView(BaseModel):
+    """`step` 0 is the teacher; `epoch` is null where the number is of the step, `split` where it is of none."""
+
+    step: int
+    epoch: int | None
+    split: str | None
+    name: str
+    value: float
+    unit: str
+    device: str | None
+
+
+class ArtifactView(BaseModel):
+    """`kind`: final (the answer), stage (an earlier step's) or best_so_far (of a cancelled job)."""
+
+    id: str
+    job_id: str
+    step: int
+    kind: str
+    name: str
+    sha256: str
+    size_bytes: int
+    metrics: dict[str, Any]
+    created_at: str
+    links: dict[str, str]
+
+
+def rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _maybe(seconds: float | None) -> str | None:
+    return None if seconds is None else rfc3339(seconds)
+
+
+def file_view(file: tables.File) -> FileView:
+    return FileView(
+        name=file.name,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        created_at=rfc3339(file.created_at),
+        updated_at=rfc3339(file.updated_at),
+    )
+
+
+def upload_view(upload: tables.Upload, offset: int, file: tables.File | None = None) -> UploadView:
+    return UploadView(
+        id=upload.id,
+        name=upload.name,
+        size_bytes=upload.size_bytes,
+        offset=offset,
+        sha256=upload.sha256,
+        created_at=rfc3339(upload.created_at),
+        expires_at=rfc3339(upload.expires_at),
+        file=file_view(file) if file else None,
+    )
+
+
+def teacher_view(teacher: tables.Teacher) -> TeacherView:
+    links = {"self": f"/v1/teachers/{teacher.id}", "inspection": f"/v1/jobs/{teacher.job_id}"}
+    return TeacherView(**_columns(teacher, TeacherView), created_at=rfc3339(teacher.created_at), links=links)
+
+
+def dataset_view(dataset: tables.Dataset) -> DatasetView:
+    path = f"/v1/datasets/{dataset.id}"
+    links = {"self": path, "files": f"{path}/files", "inspection": f"/v1/jobs/{dataset.job_id}"}
+    return DatasetView(**_columns(dataset, DatasetView), created_at=rfc3339(dataset.created_at), links=links)
+
+
+def job_summary(job: tables.Job) -> JobSummary:
+    return JobSummary(**_job_fields(job))
+
+
+def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], position: int | None) -> JobView:
+    return JobView(
+        **_job_fields(job),
+        queue=QueuePlace(position=position) if position is not None else None,
+        attempts=[attempt_view(attempt) for attempt in attempts],
+        spec=job.spec,
+        result=job.result,
+    )
+
+
+def _job_fields(job: tables.Job) -> dict[str, Any]:
+    path = f"/v1/jobs/{job.id}"
+    names = ("events", "logs", "metrics", "artifacts", "cancel", "retry", "download")
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "name": job.name,
+        "labels": job.labels,
+        "state": job.state,
+        "phase": job.phase,
+        "progress": job.progress,
+        "error": job.error,
+        "version": job.version,
+        "created_at": rfc3339(job.created_at),
+        "started_at": _maybe(job.started_at),
+        "finished_at": _maybe(job.finished_at),
+        "links": {"self": path} | {name: f"{path}/{name}" for name in names},
+    }
+
+
+def attempt_view(attempt: tables.Attempt) -> AttemptView:
+    return AttemptView(
+        n=attempt.n,
+        worker=attempt.worker,
+        device=attempt.device,
+        started_at=rfc3339(attempt.started_at),
+        ended_at=_maybe(attempt.ended_at),
+        outcome=attempt.outcome,
+    )
+
+
+def event_view(event: tables.Event) -> EventView:
+    return EventView(seq=event.seq, at=rfc3339(event.at), type=event.type, data=event.data)
+
+
+def metric_view(metric: tables.Metric) -> MetricView:
+    return MetricView(
+        step=metric.step,
+        epoch=None if metric.epoch < 0 else metric.epoch,
+        split=metric.split or None,
+        name=metric.name,
+        value=metric.value,
+        unit=metric.unit,
+        device=metric.device,
+    )
+
+
+def artifact_view(artifact: tables.Artifact) -> ArtifactView:
+    path = f"/v1/artifacts/{artifact.id}"
+    links = {"self": path, "content": f"{path}/content", "job": f"/v1/jobs/{artifact.job_id}"}
+    return ArtifactView(**_columns(artifact, ArtifactView), created_at=rfc3339(artifact.created_at), links=links)
+
+
+def _columns(row: Any, view: type[BaseModel]) -> dict[str, Any]:
+    """The fields that the table and the view have in common under one name, times and links apart."""
+    return {name: getattr(row, name) for name in view.model_fields if name not in ("created_at", "links")}

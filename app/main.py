@@ -1,0 +1,73 @@
+"""The front door: `uvicorn app.main:app`, or `create_app()` with settings of one's own."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api import artifacts, catalogue, datasets, events, files, jobs, problems, service, teachers, uploads
+from app.api.parameters import RefuseUnknown
+from app.api.strict import Front
+from app.outbox import Outbox
+from app.settings import Settings
+from app.settings import settings as environment
+from app.storage import Storage
+
+log = logging.getLogger(__name__)
+
+_DESCRIPTION = """Compresses trained PyTorch image classifiers toward a number of bytes.
+
+Upload a checkpoint and photos (`/v1/files`), register them (`/v1/teachers`, `/v1/datasets`), `POST /v1/jobs`, follow it,
+download the student. Errors are `application/problem+json`: scripts match on `code`.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API. The database must have been migrated; jobs run only where a worker listens."""
+    settings = settings or environment()
+    app = FastAPI(
+        title="fewbytes",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        dependencies=[RefuseUnknown],
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.storage = Storage(settings.resolved_data_dir)
+    app.state.outbox = Outbox()
+    for router in (files, uploads, teachers, datasets, jobs, events, artifacts, catalogue, service):
+        app.include_router(router.router)
+    problems.install(app)
+    app.add_middleware(Front, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if not app.state.settings.broker_url:
+        log.warning("no BROKER_URL: jobs are stored, but no worker hears of them")
+        yield
+        return
+    app.state.outbox.start()
+    try:
+        yield
+    finally:
+        app.state.outbox.stop()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("fewbytes")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "0"
+
+
+def __getattr__(name: str) -> Any:
+    """`app.main:app` is made when it is asked for, so importing `create_app` reads no settings."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -1,0 +1,142 @@
+"""The thread that rings doorbells and sweeps, in every process of ours. Ringing twice is harmless.
+
+A request never talks to the broker: it commits its row and calls `wake()`. So a broker that is dead, frozen
+or emptied costs waiting jobs some seconds and a client nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from kombu.exceptions import KombuError
+from kombu.exceptions import OperationalError as BrokerError
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import jobs, queue
+from app.db import reading, transaction
+
+log = logging.getLogger(__name__)
+
+RING_SECONDS = 0.5
+SWEEP_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Outbox:
+    """`start` it once per process. It outlives a dead database or broker: it logs, waits, and tries again."""
+
+    def __init__(self) -> None:
+        self._duties = [
+            _Duty("sweep", sweep, every_seconds=SWEEP_SECONDS),
+            _Duty("ring", ring, every_seconds=RING_SECONDS),
+        ]
+        self._something_to_do = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A row was just queued: ring now, not at the next half second."""
+        self._something_to_do.set()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """Finish the round under way and end."""
+        self._stopping.set()
+        self._something_to_do.set()
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            for duty in self._duties:
+                duty.do_if_due()
+            pause = min(duty.due_at for duty in self._duties) - time.monotonic()
+            if self._something_to_do.wait(max(pause, 0.01)):
+                self._something_to_do.clear()
+                for duty in self._duties:
+                    duty.hurry()
+
+
+class _Duty:
+    """Something done again and again; after failures less and less often, down to every five seconds."""
+
+    def __init__(self, name: str, action: Callable[[], object], *, every_seconds: float) -> None:
+        self._name = name
+        self._action = action
+        self._every_seconds = every_seconds
+        self._failures = 0
+        self.due_at = time.monotonic()
+
+    def hurry(self) -> None:
+        if not self._failures:
+            self.due_at = time.monotonic()
+
+    def do_if_due(self) -> None:
+        if time.monotonic() < self.due_at:
+            return
+        try:
+            self._action()
+        except (SQLAlchemyError, BrokerError, KombuError, OSError) as error:
+            self._failed(f"{type(error).__name__}: {error}")
+        except Exception as error:  # this thread is the only one that rings: it must not end for a bug either
+            log.exception("outbox: %s hit a bug", self._name)
+            self._failed(repr(error))
+        else:
+            self._succeeded()
+
+    def _failed(self, why: str) -> None:
+        self._failures += 1
+        pause = min(self._every_seconds * 2 ** min(self._failures, 10), LONGEST_PAUSE_SECONDS)
+        self.due_at = time.monotonic() + pause
+        log.warning("outbox: %s failed, again in %.1f s: %s", self._name, pause, why.splitlines()[0])
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            log.info("outbox: %s works again after %d failures", self._name, self._failures)
+        self._failures = 0
+        self.due_at = time.monotonic() + self._every_seconds
+
+
+def ring() -> int:
+    """Announce the rows that are due and stamp them; how many. Raises when broker or database fails."""
+    with reading() as session:
+        new = jobs.due(session, announced=False)
+        old = jobs.due(session, announced=True)
+        waiting = jobs.num_queued(session) if old else {}
+    lost, kept = _lost_and_kept(old, waiting)
+    sent: list[str] = []
+    try:
+        for job_id, queue_name in [*new, *lost]:
+            queue.send(job_id, queue_name)
+            sent.append(job_id)
+    finally:
+        # Sent, then stamped: killed in between, it is sent twice. The other way round it would be sent late.
+        stamped = [*sent, *(job_id for job_id, _ in kept)]
+        if stamped:
+            with transaction() as session:
+                jobs.mark_dispatched(session, stamped)
+    return len(sent)
+
+
+def sweep() -> int:
+    """Mend what lost its worker; how many. Takes the write lock only when there is something."""
+    with reading() as session:
+        if not jobs.has_lapsed(session):
+            return 0
+    with transaction() as session:
+        return jobs.sweep(session)
+
+
+Rows = list[tuple[str, str]]
+
+
+def _lost_and_kept(rows: Rows, waiting: dict[str, int]) -> tuple[Rows, Rows]:
+    """Split rows announced a while ago: those whose message may be lost, those that need no second one.
+
+    While a queue holds at least a message for each waiting row, its workers are just busy. Ringing again would
+    pile up four messages a minute and job, and a new job would wait behind thousands that mean nothing.
+    """
+    full = {name for name in {name for _, name in rows} if queue.depth(name) >= waiting.get(name, 0)}
+    return [row for row in rows if row[1] not in full], [row for row in rows if row[1] in full]

@@ -1,0 +1,118 @@
+"""Questions about jobs. Verbs are in `app.jobs`; nothing here changes a row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from app import workers
+from app.db import db_now
+from app.errors import not_found
+from app.tables import QUEUED, RUNNING, Artifact, Attempt, Event, Job, Metric
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job with what belongs to it, at one moment. `position` is 1 for the next of its queue; None when not queued."""
+
+    job: Job
+    attempts: Sequence[Attempt]
+    position: int | None
+
+    @property
+    def etag(self) -> str:
+        """The version; while queued also the position, which changes without the job."""
+        return f'"{self.job.version}"' if self.position is None else f'"{self.job.version}-{self.position}"'
+
+
+def find_job(session: Session, job_id: str) -> Job:
+    """Raises Problem 404."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise not_found("job", job_id)
+    return job
+
+
+def snapshot(session: Session, job_id: str) -> Snapshot:
+    """Raises Problem 404."""
+    job = find_job(session, job_id)
+    attempts = session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.n)).all()
+    return Snapshot(job, attempts, _position(session, job) if job.state == QUEUED else None)
+
+
+def _position(session: Session, job: Job) -> int:
+    before = or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id))
+    ahead = select(func.count()).where(Job.state == QUEUED, Job.queue == job.queue, before)
+    return (session.scalar(ahead) or 0) + 1
+
+
+def job_filters(
+    state: str | None, labels: dict[str, str], created_after: float | None
+) -> list[ColumnElement[bool]]:
+    """Conditions for a list of jobs that compress; inspections belong to their teacher or data set."""
+    where: list[ColumnElement[bool]] = [Job.kind == "compress"]
+    if state is not None:
+        where.append(Job.state == state)
+    if created_after is not None:
+        where.append(Job.created_at > created_after)
+    where += [Job.labels[key].as_string() == value for key, value in labels.items()]
+    return where
+
+
+def events(session: Session, job_id: str, *, after: int, limit: int, type: str | None = None) -> Sequence[Event]:
+    """In order, from the one after `after` on."""
+    query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
+    return session.scalars(query.where(Event.type == type) if type else query).all()
+
+
+def metrics(session: Session, job_id: str) -> Sequence[Metric]:
+    order = (Metric.step, Metric.epoch, Metric.split, Metric.name)
+    return session.scalars(select(Metric).where(Metric.job_id == job_id).order_by(*order)).all()
+
+
+def artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
+    query = select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.step, Artifact.created_at, Artifact.id)
+    return session.scalars(query).all()
+
+
+def final_artifact(session: Session, job_id: str) -> Artifact | None:
+    """The answer of a job; the newest, should it have been tried again."""
+    query = select(Artifact).where(Artifact.job_id == job_id, Artifact.kind == "final")
+    return session.scalars(query.order_by(Artifact.created_at.desc(), Artifact.id.desc()).limit(1)).first()
+
+
+def find_artifact(session: Session, artifact_id: str) -> Artifact:
+    """Raises Problem 404."""
+    artifact = session.get(Artifact, artifact_id)
+    if artifact is None:
+        raise not_found("artifact", artifact_id)
+    return artifact
+
+
+def queues(session: Session) -> list[dict[str, Any]]:
+    """Every queue: jobs that wait and run in it, how long the oldest has waited, and the workers that listen to it."""
+    listening = [queue for worker in workers.alive(session) for queue in worker.queues]
+    counted = (
+        select(
+            Job.queue,
+            func.count().filter(Job.state == QUEUED),
+            func.count().filter(Job.state == RUNNING),
+            func.max(db_now() - Job.created_at).filter(Job.state == QUEUED),
+        )
+        .where(Job.state.in_((QUEUED, RUNNING)))
+        .group_by(Job.queue)
+    )
+    rows = {name: (depth, running, wait) for name, depth, running, wait in session.execute(counted)}
+    names = sorted({"compress", "inspect", *rows, *listening})
+    return [
+        {
+            "name": name,
+            "depth": rows.get(name, (0, 0, None))[0],
+            "running": rows.get(name, (0, 0, None))[1],
+            "oldest_wait_seconds": rows.get(name, (0, 0, None))[2],
+            "workers": listening.count(name),
+        }
+        for name in names
+    ]
