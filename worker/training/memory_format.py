@@ -1,0 +1,26 @@
+"""Channels-last layout: convolutions run 1.3 to 1.7 times faster in it on CPUs with AVX2, and on GPUs with tensor cores."""
+
+import torch
+from torch import Tensor, nn
+
+
+def use_fastest_format(network: nn.Module, images_NCHW: Tensor) -> torch.memory_format:
+    """Lay the network's weights out channels-last, and say in which format its input should be.
+
+    A network that flattens with `view` instead of `flatten` cannot run so: it keeps the ordinary layout. `images_NCHW`: a few
+    normalised images to try it with.
+    """
+    was_training = network.training
+    network.eval()
+    network.to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            network(images_NCHW[:2].contiguous(memory_format=torch.channels_last))
+        chosen = torch.channels_last
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+        network.to(memory_format=torch.contiguous_format)
+        chosen = torch.contiguous_format
+    network.train(was_training)
+    return chosen
