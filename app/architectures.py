@@ -1,4 +1,4 @@
-"""The catalogue of built-in architectures, as `python -m worker.catalogue` wrote it: what exists, known without torch."""
+"""The catalogue of built-in architectures, written by `python -m worker.catalogue`: known without torch."""
 
 import json
 from difflib import get_close_matches
@@ -18,7 +18,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
-    """Every entry by its name: family, source, image_size, num_classes, options, parameters and macs at those defaults."""
+    """Every entry by its name: family, source, options, and parameters and macs at its own defaults."""
     return _read(PATH)
 
 
@@ -26,7 +26,9 @@ def find(name: str) -> dict[str, Any]:
     """The entry of that name. Raises Problem 404 UNKNOWN_ARCHITECTURE with the names that look like it."""
     entry = catalogue().get(name)
     if entry is None:
-        raise Problem(404, "UNKNOWN_ARCHITECTURE", f"There is no such architecture. {suggestion(name, catalogue())}")
+        raise Problem(
+            404, "UNKNOWN_ARCHITECTURE", f"There is no such architecture. {suggestion(name, catalogue())}"
+        )
     return entry
 
 
@@ -41,7 +43,7 @@ def suggestion(name: str, known: Any) -> str:
 
 
 def errors_in(asked: Architecture, pointer: str) -> list[dict[str, Any]]:
-    """What is wrong with an architecture that was asked for, as problem errors below `pointer`; empty when it is right."""
+    """What is wrong with an architecture that was asked for, as a problem's errors; empty when it is right."""
     entry = catalogue().get(asked.architecture)
     if entry is None:
         return [
@@ -55,10 +57,14 @@ def errors_in(asked: Architecture, pointer: str) -> list[dict[str, Any]]:
     known: dict[str, Any] = entry.get("options") or {}
     errors = []
     for name, value in asked.options.items():
-        code, detail = _option_fault(value, known[name]) if name in known else ("UNKNOWN_OPTION", "No such option.")
+        code, detail = (
+            _option_fault(value, known[name]) if name in known else ("UNKNOWN_OPTION", "No such option.")
+        )
         if code:
             hint = suggestion(name, known) if name not in known else f"{name}: {_describe(known[name])}"
-            errors.append({"pointer": f"{pointer}/options/{name}", "code": code, "detail": detail, "hint": hint})
+            errors.append(
+                {"pointer": f"{pointer}/options/{name}", "code": code, "detail": detail, "hint": hint}
+            )
     return errors
 
 

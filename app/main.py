@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 _DESCRIPTION = """Compresses trained PyTorch image classifiers toward a number of bytes.
 
-Upload a checkpoint and photos (`/v1/files`), register them (`/v1/teachers`, `/v1/datasets`), `POST /v1/jobs`, follow it,
-download the student. Errors are `application/problem+json`: scripts match on `code`.
+Upload a checkpoint and photos (`/v1/files`), register them (`/v1/teachers`, `/v1/datasets`), `POST
+/v1/jobs`, follow it, download the student. Errors are `application/problem+json`: scripts match on `code`.
 """
 
 

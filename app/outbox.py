@@ -135,7 +135,7 @@ Rows = list[tuple[str, str]]
 def _lost_and_kept(rows: Rows, waiting: dict[str, int]) -> tuple[Rows, Rows]:
     """Split rows announced a while ago: those whose message may be lost, those that need no second one.
 
-    While a queue holds at least a message for each waiting row, its workers are just busy. Ringing again would
+    While a queue holds a message for each waiting row, its workers are just busy. Ringing again would
     pile up four messages a minute and job, and a new job would wait behind thousands that mean nothing.
     """
     full = {name for name in {name for _, name in rows} if queue.depth(name) >= waiting.get(name, 0)}

@@ -1,4 +1,4 @@
-"""A job, resolved against what is registered: every default filled in, every contradiction found before anything runs."""
+"""A job resolved against what is registered: every default filled in, contradictions found before it runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,16 @@ from app.spec.steps.base import StepSpec
 from app.tables import SUCCEEDED, Dataset, Teacher
 
 _MAX_NAMES = 5
+_TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
 _BITS = {"fp16": 16, "minmax": 8, "cast": 8}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`spec` is the job as it will run. `estimates`: one a step, null where nothing can be said without building it."""
+    """`spec` is the job as it will run.
+
+    `estimates`: one a step, null where nothing can be said without building it.
+    """
 
     spec: dict[str, Any]
     teachers: list[dict[str, Any]]
@@ -31,7 +35,9 @@ class Plan:
 def resolve(session: Session, spec: JobSpec) -> Plan:
     """Raises Problem 422 INVALID_SPEC that lists everything that is wrong, each with its JSON pointer."""
     errors: list[dict[str, Any]] = []
-    teachers = [_ready(session, "teacher", ident, f"/teachers/{i}", errors) for i, ident in enumerate(spec.teachers)]
+    teachers = [
+        _ready(session, "teacher", ident, f"/teachers/{i}", errors) for i, ident in enumerate(spec.teachers)
+    ]
     dataset = _ready(session, "dataset", spec.dataset, "/dataset", errors)
     if dataset is not None:
         errors += _class_errors(teachers, dataset) + _split_errors(spec, dataset)
@@ -64,12 +70,16 @@ def _error(pointer: str, code: str, detail: str, hint: str) -> dict[str, Any]:
 
 def _ready(session: Session, kind: str, ident: str, pointer: str, errors: list[dict[str, Any]]) -> Any:
     """The row when it can be used; else None, and why in `errors`."""
-    row = session.get(Teacher if kind == "teacher" else Dataset, ident)
+    row: Teacher | Dataset | None = session.get(_TABLES[kind], ident)
     word = "data set" if kind == "dataset" else kind
     if row is None:
-        errors.append(_error(pointer, f"UNKNOWN_{kind.upper()}", f"There is no such {word}.", f"See GET /v1/{kind}s."))
+        errors.append(
+            _error(pointer, f"UNKNOWN_{kind.upper()}", f"There is no such {word}.", f"See GET /v1/{kind}s.")
+        )
     elif row.state == resources.INSPECTING:
-        errors.append(_error(pointer, "NOT_READY", f"This {word} is being inspected.", f"See GET /v1/{kind}s/{ident}."))
+        errors.append(
+            _error(pointer, "NOT_READY", f"This {word} is being inspected.", f"See GET /v1/{kind}s/{ident}.")
+        )
     elif row.state == resources.REJECTED:
         reason = (row.error or {}).get("code", "unknown")
         detail = f"This {word} was rejected ({reason})."
@@ -80,7 +90,10 @@ def _ready(session: Session, kind: str, ident: str, pointer: str, errors: list[d
 
 
 def _class_errors(teachers: list[Teacher | None], dataset: Dataset) -> list[dict[str, Any]]:
-    """Every teacher against the data set. Names may come in another order: the worker matches outputs by name."""
+    """Every teacher against the data set.
+
+    Names may come in another order: the worker matches outputs by name.
+    """
     errors = []
     wanted: list[str] = (dataset.report or {})["class_names"]
     for index, teacher in enumerate(teachers):
@@ -90,10 +103,14 @@ def _class_errors(teachers: list[Teacher | None], dataset: Dataset) -> list[dict
         pointer = f"/teachers/{index}"
         if report["num_classes"] != len(wanted):
             detail = f"This teacher has {report['num_classes']} outputs, the data set {len(wanted)} classes."
-            errors.append(_error(pointer, "CLASSES_DIFFER", detail, "Use a teacher that was trained on these classes."))
+            errors.append(
+                _error(pointer, "CLASSES_DIFFER", detail, "Use a teacher that was trained on these classes.")
+            )
         elif report.get("class_names") and set(report["class_names"]) != set(wanted):
             detail = "The class names differ: " + _differences(report["class_names"], wanted)
-            errors.append(_error(pointer, "CLASSES_DIFFER", detail, "Register one of the two with the other's names."))
+            errors.append(
+                _error(pointer, "CLASSES_DIFFER", detail, "Register one of the two with the other's names.")
+            )
     return errors
 
 
@@ -106,7 +123,10 @@ def _differences(teacher_names: list[str], dataset_names: list[str]) -> str:
     for side, names in sides.items():
         if names:
             shown = ", ".join(repr(name[:60]) for name in names[:_MAX_NAMES])
-            parts.append(f"{side} {shown}" + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""))
+            parts.append(
+                f"{side} {shown}"
+                + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
+            )
     return "; ".join(parts) + "."
 
 
@@ -120,7 +140,11 @@ def _split_errors(spec: JobSpec, dataset: Dataset) -> list[dict[str, Any]]:
     errors = []
     if "val" not in has and "test" not in has:
         detail = "This data set has neither a val nor a test split, so nothing could be measured."
-        errors.append(_error("/dataset", "NO_EVALUATION_SPLIT", detail, "Register it with a val_fraction or test_fraction."))
+        errors.append(
+            _error(
+                "/dataset", "NO_EVALUATION_SPLIT", detail, "Register it with a val_fraction or test_fraction."
+            )
+        )
     for index, step in enumerate(spec.steps):
         for position, split in enumerate(step.trained_splits):
             if split not in has:
@@ -147,7 +171,11 @@ def _resolved(spec: JobSpec, teacher: Teacher) -> JobSpec:
     steps = []
     for step in spec.steps:
         student = _student(step)
-        steps.append(step if student is None else step.model_copy(update={"student": _resolved_student(student, teacher)}))
+        steps.append(
+            step
+            if student is None
+            else step.model_copy(update={"student": _resolved_student(student, teacher)})
+        )
     return spec.model_copy(update={"steps": steps})
 
 
@@ -171,11 +199,19 @@ def _teacher_summary(teacher: Teacher) -> dict[str, Any]:
 
 def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
     names = (dataset.report or {})["class_names"]
-    return {"id": dataset.id, "name": dataset.name, "num_classes": len(names), "num_images": _num_images(dataset)}
+    return {
+        "id": dataset.id,
+        "name": dataset.name,
+        "num_classes": len(names),
+        "num_images": _num_images(dataset),
+    }
 
 
 def _estimates(session: Session, spec: JobSpec, teacher: Teacher, num_classes: int) -> list[dict[str, Any]]:
-    """Parameters after each step, and the bytes of its weights alone: an artifact adds its graph and index."""
+    """Parameters after each step, and the bytes of its weights alone.
+
+    An artifact adds its graph and index.
+    """
     report = teacher.report or {}
     now: dict[str, Any] = {"parameters": report.get("parameters"), "macs": report.get("macs")}
     bits = 32
@@ -191,7 +227,7 @@ def _estimates(session: Session, spec: JobSpec, teacher: Teacher, num_classes: i
 
 
 def _student_size(session: Session, student: Student, num_classes: int) -> dict[str, Any]:
-    """From a layer table that was made before, or from the catalogue when everything is at its defaults there."""
+    """From a layer table that was made before, or from the catalogue when everything is at its defaults."""
     assert student.image_size is not None
     query = ArchitectureQuery(
         architecture=student.architecture,
@@ -220,10 +256,14 @@ def _warnings(spec: JobSpec, teachers: list[Teacher], dataset: Dataset) -> list[
     for index, step in enumerate(spec.steps):
         leaked = sorted({"val", "test"} & set(step.trained_splits))
         if leaked:
-            warnings.append(f"steps[{index}] trains on {' and '.join(leaked)}: accuracy there says nothing any more.")
+            warnings.append(
+                f"steps[{index}] trains on {' and '.join(leaked)}: accuracy there says nothing any more."
+            )
     for teacher in teachers:
         report = teacher.report or {}
         if not report.get("class_names"):
-            warnings.append(f"Teacher {teacher.id} has no class names: its outputs are taken in the data set's order.")
+            warnings.append(
+                f"Teacher {teacher.id} has no class names: its outputs are taken in the data set's order."
+            )
         warnings += [f"Teacher {teacher.id}: {warning}" for warning in report.get("warnings") or []]
     return warnings

@@ -15,7 +15,10 @@ from app.tables import QUEUED, RUNNING, Artifact, Attempt, Event, Job, Metric
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job with what belongs to it, at one moment. `position` is 1 for the next of its queue; None when not queued."""
+    """A job with what belongs to it, at one moment.
+
+    `position` is 1 for the next of its queue; None when not queued.
+    """
 
     job: Job
     attempts: Sequence[Attempt]
@@ -61,7 +64,9 @@ def job_filters(
     return where
 
 
-def events(session: Session, job_id: str, *, after: int, limit: int, type: str | None = None) -> Sequence[Event]:
+def events(
+    session: Session, job_id: str, *, after: int, limit: int, type: str | None = None
+) -> Sequence[Event]:
     """In order, from the one after `after` on."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
     return session.scalars(query.where(Event.type == type) if type else query).all()
@@ -73,7 +78,11 @@ def metrics(session: Session, job_id: str) -> Sequence[Metric]:
 
 
 def artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
-    query = select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.step, Artifact.created_at, Artifact.id)
+    query = (
+        select(Artifact)
+        .where(Artifact.job_id == job_id)
+        .order_by(Artifact.step, Artifact.created_at, Artifact.id)
+    )
     return session.scalars(query).all()
 
 
@@ -92,7 +101,10 @@ def find_artifact(session: Session, artifact_id: str) -> Artifact:
 
 
 def queues(session: Session) -> list[dict[str, Any]]:
-    """Every queue: jobs that wait and run in it, how long the oldest has waited, and the workers that listen to it."""
+    """Every queue.
+
+    Jobs that wait and run in it, how long the oldest has waited, and the workers that listen to it.
+    """
     listening = [queue for worker in workers.alive(session) for queue in worker.queues]
     counted = (
         select(

@@ -25,7 +25,7 @@ from app.tables import CANCELLED, FAILED, SUCCEEDED, TERMINAL, Dataset, File, Jo
 INSPECTING, READY, REJECTED = "inspecting", "ready", "rejected"
 Inspected = Teacher | Dataset
 
-_KINDS: dict[str, type[Teacher] | type[Dataset]] = {"teacher": Teacher, "dataset": Dataset}
+_KINDS: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
 Cursor = tuple[float, str]
 
 
@@ -36,8 +36,13 @@ def now(session: Session) -> float:
     return value
 
 
-def newest(session: Session, table: Any, *where: ColumnElement[bool], after: Cursor | None, limit: int) -> list[Any]:
-    """Rows from the newest on, or those older than the cursor (created_at, id). A keyset: no row twice, none left out."""
+def newest(
+    session: Session, table: Any, *where: ColumnElement[bool], after: Cursor | None, limit: int
+) -> list[Any]:
+    """Rows from the newest on, or those older than the cursor (created_at, id).
+
+    A keyset: no row twice, none left out.
+    """
     query = select(table).where(*where).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
     if after is not None:
         query = query.where(tuple_(table.created_at, table.id) < tuple_(*after))
@@ -56,14 +61,18 @@ def find_file(session: Session, name: str) -> File:
 
 
 def save_file(session: Session, *, name: str, sha256: str, size_bytes: int) -> tuple[File, bool]:
-    """Give an object of the storage a user's name; a file of that name is replaced. Returns it and whether it is new.
+    """Give an object of the storage a user's name; a file of that name is replaced.
+
+    Returns it and whether it is new.
 
     Teachers and data sets that were made of the replaced content keep theirs: they refer to it by digest.
     """
     at = now(session)
     file = session.scalar(select(File).where(File.name == name).with_for_update())
     if file is None:
-        file = File(id=new_id("file"), name=name, sha256=sha256, size_bytes=size_bytes, created_at=at, updated_at=at)
+        file = File(
+            id=new_id("file"), name=name, sha256=sha256, size_bytes=size_bytes, created_at=at, updated_at=at
+        )
         try:
             with session.begin_nested():
                 session.add(file)
@@ -84,7 +93,9 @@ def delete_file(session: Session, name: str) -> None:
 # ---- resumable uploads: the row is the intent, the bytes received are a file of `app.uploads`
 
 
-def begin_upload(session: Session, *, name: str, size_bytes: int, sha256: str | None, settings: Settings) -> Upload:
+def begin_upload(
+    session: Session, *, name: str, size_bytes: int, sha256: str | None, settings: Settings
+) -> Upload:
     """Raises Problem 413 when the file would be too large."""
     if size_bytes > settings.max_file_bytes:
         raise too_large(settings)
@@ -105,7 +116,9 @@ def find_upload(session: Session, ident: str) -> Upload:
     """Raises Problem 404 when it is unknown, cancelled or expired."""
     upload = session.get(Upload, ident)
     if upload is None or upload.expires_at < now(session):
-        raise Problem(404, "NOT_FOUND", "There is no such upload, or it expired. Begin again with POST /v1/uploads.")
+        raise Problem(
+            404, "NOT_FOUND", "There is no such upload, or it expired. Begin again with POST /v1/uploads."
+        )
     return upload
 
 
@@ -117,18 +130,28 @@ def expired_uploads(session: Session) -> list[str]:
 
 
 def too_large(settings: Settings) -> Problem:
-    return Problem(413, "FILE_TOO_LARGE", f"A file may have {settings.max_file_bytes} bytes (FEWBYTES_MAX_FILE_BYTES).")
+    return Problem(
+        413, "FILE_TOO_LARGE", f"A file may have {settings.max_file_bytes} bytes (FEWBYTES_MAX_FILE_BYTES)."
+    )
 
 
 # ---- teachers and data sets
 
 
 def register_teacher(session: Session, spec: TeacherSpec) -> Teacher:
-    """Insert the teacher and its inspection. Raises Problem 422 when the file or the architecture is unknown."""
+    """Insert the teacher and its inspection.
+
+    Raises Problem 422 when the file or the architecture is unknown.
+    """
     file = _named_file(session, spec.file)
     wrong = architectures.errors_in(spec.architecture, "/architecture") if spec.architecture else []
     if wrong:
-        raise Problem(422, "INVALID_SPEC", f"{wrong[0]['pointer']}: {wrong[0]['detail']} {wrong[0]['hint']}", errors=wrong)
+        raise Problem(
+            422,
+            "INVALID_SPEC",
+            f"{wrong[0]['pointer']}: {wrong[0]['detail']} {wrong[0]['hint']}",
+            errors=wrong,
+        )
     ident = new_id("tch")
     teacher = Teacher(
         id=ident,
@@ -148,7 +171,9 @@ def register_dataset(session: Session, spec: DatasetSpec, settings: Settings) ->
     """Insert the data set and its inspection. Raises Problem 422 when the file or the folder is unknown."""
     file = _named_file(session, spec.file) if spec.file is not None else None
     if spec.folder is not None and spec.folder not in settings.folders:
-        raise _unknown("/folder", "UNKNOWN_FOLDER", "The operator registered no folder of this name.", settings.folders)
+        raise _unknown(
+            "/folder", "UNKNOWN_FOLDER", "The operator registered no folder of this name.", settings.folders
+        )
     ident = new_id("dst")
     dataset = Dataset(
         id=ident,
@@ -193,11 +218,14 @@ def find(session: Session, kind: str, ident: str) -> Any:
 
 
 def settle(session: Session, job_spec: dict[str, Any], outcome: dict[str, Any] | Problem) -> None:
-    """What an inspection found, written in the transaction that ends its job. A row deleted meanwhile needs nothing."""
+    """What an inspection found, written in the transaction that ends its job.
+
+    A row deleted meanwhile needs nothing.
+    """
     kind = job_spec["inspect"]
     if kind not in _KINDS:  # an architecture: the job's result is the answer
         return
-    row = session.get(_KINDS[kind], job_spec["id"])
+    row: Inspected | None = session.get(_KINDS[kind], job_spec["id"])
     if row is None:
         return
     if isinstance(outcome, Problem):
@@ -228,7 +256,10 @@ def _reject(row: Inspected, error: dict[str, Any]) -> None:
 
 
 def is_orphaned(session: Session, row: Inspected) -> bool:
-    """Whether its inspection ended without a verdict: it was cancelled, or took its worker down every time."""
+    """Whether its inspection ended without a verdict.
+
+    It was cancelled, or took its worker down every time.
+    """
     if row.state != INSPECTING:
         return False
     job = session.get(Job, row.job_id)
@@ -241,17 +272,24 @@ def settle_late(session: Session, kind: str, ident: str) -> Inspected:
     job = session.get(Job, row.job_id)
     session.refresh(row, with_for_update=True)
     if job is not None and is_orphaned(session, row):
-        _reject(row, job.error or Problem(422, "INSPECTION_CANCELLED", "The inspection was cancelled.").body())
+        _reject(
+            row, job.error or Problem(422, "INSPECTION_CANCELLED", "The inspection was cancelled.").body()
+        )
     return row
 
 
 def remove(session: Session, kind: str, ident: str) -> None:
-    """Delete the teacher or data set. Raises Problem 404, or 409 while a job that is not finished needs it."""
+    """Delete the teacher or data set.
+
+    Raises Problem 404, or 409 while a job that is not finished needs it.
+    """
     row = find(session, kind, ident)
     live = select(Job.id, Job.spec).where(Job.kind == "compress", Job.state.not_in(TERMINAL))
     for job_id, spec in session.execute(live):
         if ident in (*spec["teachers"], spec["dataset"]):
-            raise Problem(409, "IN_USE", f"Job {job_id} still needs it. Wait for that job, or cancel it first.")
+            raise Problem(
+                409, "IN_USE", f"Job {job_id} still needs it. Wait for that job, or cancel it first."
+            )
     inspection = session.get(Job, row.job_id)
     session.delete(row)
     session.flush()
@@ -268,7 +306,7 @@ def architecture_spec(query: ArchitectureQuery) -> dict[str, Any]:
 
 
 def known_architecture(session: Session, query: ArchitectureQuery) -> Job | None:
-    """The inspection of exactly this query, finished or under way, if there ever was one that did not fail."""
+    """The inspection of exactly this query, finished or under way, unless every one failed."""
     wanted = select(Job).where(
         Job.fingerprint == jobs.fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
     )

@@ -1,6 +1,7 @@
 """The bytes of a resumable upload that have arrived so far: one file each, whose length is the offset.
 
-Whatever breaks (the connection, this process), the length of that file says where to go on; no row has to be right about it.
+Whatever breaks (the connection, this process), the length of that file says where to go on; no row has to
+be right about it.
 """
 
 import fcntl
@@ -36,7 +37,10 @@ class Parts:
 
     @contextmanager
     def append(self, upload_id: str) -> Iterator[BinaryIO]:
-        """The file, open at its end, ours alone. Problem 409 while another request appends to it or finishes it."""
+        """The file, open at its end, ours alone.
+
+        Problem 409 while another request appends to it or finishes it.
+        """
         try:
             # Never create it here: a file that is gone means that the upload is complete.
             part = os.fdopen(os.open(self.path(upload_id), os.O_WRONLY | os.O_APPEND), "ab")

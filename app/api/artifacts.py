@@ -1,6 +1,6 @@
 """Artifacts: the files that jobs leave."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
@@ -17,8 +17,14 @@ from app.tables import TERMINAL, Artifact
 router = APIRouter(tags=["artifacts"])
 
 ArtifactId = Annotated[str, Path(pattern="^art_[0-9a-z]{1,40}$")]
-_BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-_DOWNLOAD = {200: _BYTES, 206: _BYTES | {"description": "The range asked for."}, 304: {"description": "Unchanged."}}
+_BYTES: dict[str, Any] = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+}
+_DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: _BYTES,
+    206: _BYTES | {"description": "The range asked for."},
+    304: {"description": "Unchanged."},
+}
 
 
 @router.get("/v1/jobs/{job_id}/artifacts", response_model=Page[ArtifactView])
@@ -37,7 +43,11 @@ def download(job_id: JobId, request: Request, storage: CurrentStorage) -> Respon
         artifact = reads.final_artifact(session, job_id)
     if artifact is None:
         detail = f"The job is {job.state} and has no final artifact"
-        way_out = f"; see GET /v1/jobs/{job_id}/artifacts." if job.state in TERMINAL else " yet: wait until it succeeded."
+        way_out = (
+            f"; see GET /v1/jobs/{job_id}/artifacts."
+            if job.state in TERMINAL
+            else " yet: wait until it succeeded."
+        )
         raise Problem(409, "NOT_FINISHED", detail + way_out, retryable=job.state not in TERMINAL)
     return _content(artifact, request, storage)
 
@@ -50,7 +60,7 @@ def get_artifact(artifact_id: ArtifactId) -> ArtifactView:
 
 @router.get("/v1/artifacts/{artifact_id}/content", response_class=Response, responses=_DOWNLOAD)
 def get_content(artifact_id: ArtifactId, request: Request, storage: CurrentStorage) -> Response:
-    """The bytes. A broken download goes on with `curl -C - -o FILE`; Repr-Digest is the sha256 of the whole."""
+    """The bytes; `curl -C - -o FILE` goes on after a break. Repr-Digest is the sha256 of the whole."""
     with reading() as session:
         artifact = reads.find_artifact(session, artifact_id)
     return _content(artifact, request, storage)

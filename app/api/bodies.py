@@ -16,7 +16,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 async def blocks(request: Request) -> AsyncIterator[bytes]:
-    """The body in blocks of about a mebibyte. What arrived before the client hung up is handed out before the exception."""
+    """The body in blocks of about a mebibyte.
+
+    What arrived before the client hung up is handed out before the exception.
+    """
     waiting = bytearray()
     try:
         async for chunk in request.stream():
@@ -41,7 +44,10 @@ async def receive(request: Request, writer: Writer) -> None:
 
 
 def content_digest(request: Request) -> str | None:
-    """The sha256 (hex) that the client promises in Content-Digest (RFC 9530); other algorithms are not checked."""
+    """The sha256 (hex) that the client promises in Content-Digest (RFC 9530).
+
+    Other algorithms are not checked.
+    """
     sent = re.search(r"(?:^|,)\s*sha-256=:([^:]*):", request.headers.get("content-digest", ""))
     if sent is None:
         return None
@@ -56,7 +62,10 @@ def content_digest(request: Request) -> str | None:
 
 def verify(wanted: str | None, sha256: str) -> None:
     if wanted is not None and wanted.lower() != sha256:
-        detail = f"The bytes that arrived have sha256 {sha256}, not the one promised: they were damaged on the way. Send again."
+        detail = (
+            f"The bytes that arrived have sha256 {sha256}, not the one promised: they were damaged on "
+            "the way. Send again."
+        )
         raise Problem(400, "DIGEST_MISMATCH", detail, retryable=True)
 
 

@@ -69,9 +69,14 @@ async def get_architecture(
     if job.state == SUCCEEDED:
         return ArchitectureView(architecture=entry, query=query.model_dump(), table=job.result or {})
     if job.state in TERMINAL:
-        cancelled = Problem(422, "INSPECTION_CANCELLED", "The inspection was cancelled. Ask again.", retryable=True)
+        cancelled = Problem(
+            422, "INSPECTION_CANCELLED", "The inspection was cancelled. Ask again.", retryable=True
+        )
         raise Rejected(job.error or cancelled.body(), f"/v1/jobs/{job.id}")
-    detail = f"No worker has built this network within {seconds:g} s. GET /v1/workers shows who is there; ask again later."
+    detail = (
+        f"No worker has built this network within {seconds:g} s. GET /v1/workers shows who is "
+        "there; ask again later."
+    )
     raise Problem(503, "NO_WORKER", detail, retryable=True, headers={"Retry-After": "5"})
 
 
@@ -89,7 +94,9 @@ def _query(
             image_size=entry["image_size"] if image_size is None else image_size,
         )
     except ValidationError:
-        raise Problem(422, "INVALID_PARAMETER", "option.NAME=VALUE: a name has small letters and _ only.") from None
+        raise Problem(
+            422, "INVALID_PARAMETER", "option.NAME=VALUE: a name has small letters and _ only."
+        ) from None
     errors = [_as_parameter(error) for error in architectures.errors_in(query, "")]
     if errors:
         first = errors[0]
@@ -137,4 +144,6 @@ def list_steps() -> Page[StepView]:
 def _step_view(name: str) -> StepView:
     description = (STEPS[name].__doc__ or "").strip()
     schema = STEPS[name].model_json_schema()
-    return StepView(name=name, summary=description.split("\n")[0], description=description, json_schema=schema)
+    return StepView(
+        name=name, summary=description.split("\n")[0], description=description, json_schema=schema
+    )

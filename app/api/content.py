@@ -1,4 +1,4 @@
-"""Immutable bytes for download: ranges, a strong ETag and a digest, so that a broken download goes on and can be proved."""
+"""Immutable bytes for download: ranges, a strong ETag, a digest. A broken download goes on and can be proved."""
 
 import base64
 import re
@@ -16,7 +16,9 @@ _BLOCK_BYTES = 256 << 10
 def content_response(
     request: Request, file: BinaryIO, *, size_bytes: int, sha256: str, filename: str, media_type: str
 ) -> Response:
-    """Answer with the file or the one range asked for: 200, 206, 304, or Problem 416. Closes the file at the end.
+    """Answer with the file or the one range asked for: 200, 206, 304, or Problem 416.
+
+    Closes the file at the end.
 
     Several ranges at once are answered with the whole, as RFC 9110 allows.
     """
@@ -41,7 +43,9 @@ def content_response(
     if request.state.head:
         file.close()
         return Response(status_code=status, headers=headers, media_type=media_type)
-    return StreamingResponse(_blocks(file, start, stop), status_code=status, headers=headers, media_type=media_type)
+    return StreamingResponse(
+        _blocks(file, start, stop), status_code=status, headers=headers, media_type=media_type
+    )
 
 
 def _names(header: str, etag: str) -> bool:
@@ -49,7 +53,7 @@ def _names(header: str, etag: str) -> bool:
 
 
 def _span(request: Request, etag: str, size_bytes: int) -> tuple[int, int] | None:
-    """The first byte and the one after the last of a single range; None: send everything. Problem 416 outside of the file."""
+    """First byte, and the one after the last, of a single range; None: send all. Problem 416 outside of it."""
     match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
     if match is None or match[0].endswith("=-") or request.headers.get("if-range", etag) != etag:
         return None
@@ -62,7 +66,9 @@ def _span(request: Request, etag: str, size_bytes: int) -> tuple[int, int] | Non
         start, stop = max(0, size_bytes - int(last)), size_bytes
     if start >= stop:
         detail = f"The file has {size_bytes} bytes: this range holds none of them."
-        raise Problem(416, "RANGE_NOT_SATISFIABLE", detail, headers={"Content-Range": f"bytes */{size_bytes}"})
+        raise Problem(
+            416, "RANGE_NOT_SATISFIABLE", detail, headers={"Content-Range": f"bytes */{size_bytes}"}
+        )
     return start, stop
 
 

@@ -44,9 +44,16 @@ class ImageView(BaseModel):
     responses={202: {"model": DatasetView, "description": "Still being inspected: poll the Location."}},
 )
 async def post_dataset(
-    spec: DatasetSpec, response: Response, settings: CurrentSettings, outbox: CurrentOutbox, prefer: Prefer = None
+    spec: DatasetSpec,
+    response: Response,
+    settings: CurrentSettings,
+    outbox: CurrentOutbox,
+    prefer: Prefer = None,
 ) -> DatasetView:
-    """Register an uploaded archive or the operator's folder. Answers when a worker has read every image: 201, or 422."""
+    """Register an uploaded archive or the operator's folder.
+
+    Answers when a worker has read every image: 201, or 422.
+    """
     ident = await run_in_threadpool(_register, spec, settings)
     outbox.wake()
     seconds = settings.inspect_wait_seconds
@@ -80,7 +87,9 @@ def list_images(
     dataset_id: DatasetId,
     storage: CurrentStorage,
     split: Split | None = None,
-    format: Annotated[Literal["json", "csv"], Query(description="csv: `path,label`, all rows at once.")] = "json",
+    format: Annotated[
+        Literal["json", "csv"], Query(description="csv: `path,label`, all rows at once.")
+    ] = "json",
     page_size: PageSize = 50,
     page_token: PageToken = None,
 ) -> Any:

@@ -51,10 +51,10 @@ async def get_events(
     accept: Annotated[str, Header()] = "*/*",
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> Any:
-    """A page of events, or (`?stream=true`, `Accept: text/event-stream`) all of them as they happen, until the job ends.
+    """A page of events; or all of them as they happen (`?stream=true`, `Accept: text/event-stream`).
 
-    `curl -N $U/v1/jobs/$ID/events?stream=true`. The stream's ids are the events' numbers: a client that reconnects sends
-    the last as Last-Event-ID and misses none.
+    `curl -N $U/v1/jobs/$ID/events?stream=true` follows a job to its end. The stream's ids are the events'
+    numbers: a client that reconnects sends the last as Last-Event-ID and misses none.
     """
     if last_event_id and last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10:
         after = max(after, int(last_event_id))
@@ -97,7 +97,11 @@ async def _stream(job_id: str, after: int) -> AsyncIterator[bytes]:
             await anyio.sleep(_POLL_SECONDS)
 
 
-@router.get("/logs", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+@router.get(
+    "/logs",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 def get_logs(job_id: JobId, after: Seq = 0) -> Response:
     """The log, a line each: time, level, message."""
     with reading() as session:
@@ -110,7 +114,9 @@ def _log_lines(job_id: str, after: int) -> Any:
     while True:
         with reading() as session:
             events = reads.events(session, job_id, after=after, limit=_LOG_BATCH, type="log")
-        yield "".join(f"{rfc3339(e.at)} {e.data.get('level', 'info'):7} {e.data.get('message', '')}\n" for e in events)
+        yield "".join(
+            f"{rfc3339(e.at)} {e.data.get('level', 'info'):7} {e.data.get('message', '')}\n" for e in events
+        )
         if len(events) < _LOG_BATCH:
             return
         after = events[-1].seq

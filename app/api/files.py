@@ -24,6 +24,7 @@ _RAW_BODY = {
     }
 }
 
+
 @router.put(
     "/{name}",
     response_model=FileView,
@@ -33,7 +34,10 @@ _RAW_BODY = {
 async def put_file(
     name: FileName, request: Request, response: Response, settings: CurrentSettings, storage: CurrentStorage
 ) -> FileView:
-    """Store the body under this name: 201 when the name is new, 200 when its content was replaced or is the same."""
+    """Store the body under this name.
+
+    201 when the name is new, 200 when its content was replaced or is the same.
+    """
     if (declared_length(request) or 0) > settings.max_file_bytes:
         raise resources.too_large(settings)
     with await run_in_threadpool(storage.writer, settings.max_file_bytes) as writer:
@@ -65,7 +69,10 @@ def _form_name(file: UploadFile) -> str:
     try:
         return TypeAdapter(FileName).validate_python(file.filename)
     except ValidationError:
-        detail = "A file's name has letters, digits and . _ - only. Rename it with -F 'file=@photo.zip;filename=NAME'."
+        detail = (
+            "A file's name has letters, digits and . _ - only. Rename it with -F "
+            "'file=@photo.zip;filename=NAME'."
+        )
         errors = [{"pointer": "/file", "code": "INVALID_NAME", "detail": detail}]
         raise Problem(422, "INVALID_NAME", detail, errors=errors) from None
 

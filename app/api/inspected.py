@@ -25,9 +25,17 @@ def read(kind: str, ident: str) -> Any:
 
 
 async def registered(
-    kind: str, ident: str, view: Callable[[Any], V], response: Response, prefer: str | None, default_seconds: float
+    kind: str,
+    ident: str,
+    view: Callable[[Any], V],
+    response: Response,
+    prefer: str | None,
+    default_seconds: float,
 ) -> V:
-    """Wait for the verdict: 201 ready, 202 still inspecting; Problem 422 with the inspection's reasons when rejected."""
+    """Wait for the verdict: 201 ready, 202 still inspecting.
+
+    Problem 422 with the inspection's reasons when rejected.
+    """
     row = await until(
         lambda: read(kind, ident),
         lambda row: row.state != resources.INSPECTING,

@@ -9,7 +9,16 @@ from starlette.concurrency import run_in_threadpool
 
 from app import jobs, plans, reads, resources
 from app.api.context import CurrentOutbox
-from app.api.parameters import PageSize, PageToken, Wait, cursor_of, family, page_of, seconds_of, values_of_family
+from app.api.parameters import (
+    PageSize,
+    PageToken,
+    Wait,
+    cursor_of,
+    family,
+    page_of,
+    seconds_of,
+    values_of_family,
+)
 from app.api.views import JobSummary, JobView, Page, PlanView, job_summary, job_view
 from app.api.waiting import Prefer, preferred_seconds, until
 from app.db import reading, transaction
@@ -100,7 +109,11 @@ def _answer(found: Snapshot, response: Response) -> JobView:
     return job_view(found.job, found.attempts, found.position)
 
 
-@router.get("", response_model=Page[JobSummary], openapi_extra=family("label.", "Jobs with this label: `label.team=vision`."))
+@router.get(
+    "",
+    response_model=Page[JobSummary],
+    openapi_extra=family("label.", "Jobs with this label: `label.team=vision`."),
+)
 def list_jobs(
     request: Request,
     state: State | None = None,
@@ -112,21 +125,28 @@ def list_jobs(
     labels = values_of_family(request, "label.")
     for key, value in labels.items():
         if not _LABEL.match(key) or len(value) > 200 or "\x00" in value:
-            raise Problem(400, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only.")
+            raise Problem(
+                400, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
+            )
     where = reads.job_filters(state, labels, seconds_of("created_after", created_after))
     with reading() as session:
         rows = resources.newest(session, Job, *where, after=cursor_of(page_token), limit=page_size + 1)
     return page_of(rows, page_size, job_summary)
 
 
-@router.get("/{job_id}", response_model=JobView, responses={304: {"description": "Unchanged since If-None-Match."}})
+@router.get(
+    "/{job_id}", response_model=JobView, responses={304: {"description": "Unchanged since If-None-Match."}}
+)
 async def get_job(
     job_id: JobId,
     response: Response,
     wait: Wait = 0,
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Any:
-    """One job. `?wait=30` answers when it changes (since If-None-Match, or since now), or after 30 seconds."""
+    """A job with its attempts, spec and result.
+
+    `?wait=30` answers when it changes (since If-None-Match, or since now), or after 30 seconds.
+    """
     first = await run_in_threadpool(_snapshot, job_id)
     known = _etags(if_none_match) if if_none_match else {first.etag}
 
@@ -146,7 +166,10 @@ def _etags(header: str) -> set[str]:
 
 @router.post("/{job_id}/cancel", response_model=JobView, status_code=202)
 def cancel_job(job_id: JobId, response: Response) -> JobView:
-    """Stop it. A running job keeps the best student so far as an artifact of kind best_so_far. 409 when it has ended."""
+    """Stop the job.
+
+    A running job keeps the best student so far as an artifact of kind best_so_far. 409 when it has ended.
+    """
     with transaction() as session:
         jobs.cancel(session, job_id)
     found = _snapshot(job_id)

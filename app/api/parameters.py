@@ -1,15 +1,15 @@
-"""Query parameters: none goes unread, families like `label.k=v` are read whole, and pages are opaque keysets."""
+"""Query parameters: none goes unread, families like `label.k=v` are read whole, page tokens are opaque."""
 
 import base64
 import binascii
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
-from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.dependencies.models import Dependant
 
 from app.api.views import Page
 from app.errors import Problem
@@ -29,10 +29,16 @@ def family(prefix: str, description: str) -> dict[str, Any]:
     return {"parameters": [parameter], "x-parameter-prefix": prefix}
 
 
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_names(inner)
+
+
 async def refuse_unknown(request: Request) -> None:
     """A misspelt filter that is silently ignored answers another question than was asked: Problem 400."""
     route = request.scope["route"]
-    known = {field.alias for field in get_flat_dependant(route.dependant).query_params}
+    known = set(_query_names(route.dependant))
     prefix = (route.openapi_extra or {}).get("x-parameter-prefix")
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
@@ -41,7 +47,13 @@ async def refuse_unknown(request: Request) -> None:
                 400,
                 "UNKNOWN_PARAMETER",
                 f"This path has no such query parameter. It takes: {', '.join(sorted(known)) or 'none'}.",
-                errors=[{"parameter": name[:100], "code": "UNKNOWN_PARAMETER", "detail": "Not a parameter of this path."}],
+                errors=[
+                    {
+                        "parameter": name[:100],
+                        "code": "UNKNOWN_PARAMETER",
+                        "detail": "Not a parameter of this path.",
+                    }
+                ],
             )
         if name in seen:
             raise _invalid(name[:100], "It is given twice.")
@@ -81,7 +93,9 @@ def cursor_of(token: str | None) -> Cursor | None:
     if token is None:
         return None
     match _decoded(token):
-        case [int() | float() as at, str() as ident] if math.isfinite(at) and abs(at) < 1e12 and ident.isascii():
+        case [int() | float() as at, str() as ident] if (
+            math.isfinite(at) and abs(at) < 1e12 and ident.isascii()
+        ):
             return float(at), ident
     raise _invalid("page_token", "It did not come from a page of this list.")
 
@@ -102,7 +116,9 @@ def _decoded(token: str) -> Any:
         value = json.loads(text.decode("ascii"))
     except (binascii.Error, ValueError, RecursionError):
         return None
-    if isinstance(value, list) and any(isinstance(part, bool | str) and "\x00" in str(part) for part in value):
+    if isinstance(value, list) and any(
+        isinstance(part, bool | str) and "\x00" in str(part) for part in value
+    ):
         return None
     return value
 

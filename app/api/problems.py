@@ -30,7 +30,7 @@ class ProblemResponse(JSONResponse):
 
 
 class FieldError(BaseModel):
-    """`pointer`: a JSON pointer into the body (RFC 6901); `parameter`: the name of a query, path or header parameter."""
+    """`pointer` is a JSON pointer into the body (RFC 6901); `parameter` a query, path or header parameter."""
 
     pointer: str | None = None
     parameter: str | None = None
@@ -120,10 +120,8 @@ def _without_tags(path: Sequence[Any], body: Any) -> list[Any]:
     """pydantic's location names the branch of a union as if it were a key; a JSON pointer must not."""
     kept: list[Any] = []
     for index, part in enumerate(path):
-        if isinstance(body, list) and isinstance(part, int) and part < len(body):
-            kept.append(part)
-            body = body[part]
-        elif isinstance(body, dict) and part in body:
+        in_list = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if in_list or (isinstance(body, dict) and part in body):
             kept.append(part)
             body = body[part]
         elif isinstance(body, dict) and index == len(path) - 1 and part != "[key]":
@@ -188,7 +186,9 @@ async def _gone(request: Request, exc: Exception) -> Response:
 
 async def _unexpected(request: Request, exc: Exception) -> Response:
     # Starlette raises the exception again after this answer, so the server logs the traceback.
-    detail = f"A fault of this service, not of your request. Its log has more under {request.state.request_id}."
+    detail = (
+        f"A fault of this service, not of your request. Its log has more under {request.state.request_id}."
+    )
     response = problem_response(request, Problem(500, "INTERNAL", detail, retryable=True))
     # This handler runs outside of the middleware that gives every other answer its headers.
     response.headers["X-Request-Id"] = request.state.request_id
@@ -198,7 +198,9 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             components.pop(name, None)
@@ -209,7 +211,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for operations in schema["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
-                operation["responses"]["4XX"] = {"description": "The request cannot be met.", "content": content}
-                operation["responses"]["5XX"] = {"description": "The service cannot answer now.", "content": content}
+                operation["responses"]["4XX"] = {
+                    "description": "The request cannot be met.",
+                    "content": content,
+                }
+                operation["responses"]["5XX"] = {
+                    "description": "The service cannot answer now.",
+                    "content": content,
+                }
         app.openapi_schema = schema
     return app.openapi_schema

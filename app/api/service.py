@@ -86,7 +86,9 @@ def readyz(settings: CurrentSettings) -> Readiness:
     """503 when the database does not answer; the broker is only reported."""
     with reading() as session:
         session.execute(text("SELECT 1"))
-    return Readiness(status="ready", database="ok", broker=_broker_state() if settings.broker_url else "not configured")
+    return Readiness(
+        status="ready", database="ok", broker=_broker_state() if settings.broker_url else "not configured"
+    )
 
 
 def _broker_state() -> str:
@@ -126,7 +128,10 @@ def list_queues() -> Page[QueueView]:
 
 @router.get("/v1/tools/{tool}", response_class=Response, responses={200: {"content": {"text/x-python": {}}}})
 def get_tool(tool: Literal["load_artifact.py", "trace_network.py"], request: Request) -> Response:
-    """`load_artifact.py` opens an artifact with torch alone; `trace_network.py` turns your own network into a checkpoint."""
+    """`load_artifact.py` opens an artifact with torch alone.
+
+    `trace_network.py` turns your own network into a checkpoint.
+    """
     path = _tool(tool)
     content = path.read_bytes()
     return content_response(

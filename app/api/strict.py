@@ -1,4 +1,4 @@
-"""What every request meets before a router does: a request id, HEAD as GET, and JSON that means one thing only."""
+"""Before any router: a request id, HEAD as GET, and JSON that means one thing only."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _MAX_INTEGER = 2**53
 
 
 class Front:
-    """ASGI middleware. `scope["state"]["request_id"]` names the request; `scope["state"]["head"]` marks a HEAD."""
+    """ASGI middleware. Sets `request.state.request_id`, and `request.state.head` for a HEAD that runs as a GET."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, max_file_bytes: int) -> None:
         self.app = app
@@ -60,13 +60,15 @@ class Front:
             arrived += len(message.get("body", b""))
             if arrived > self.max_form_bytes:
                 # The one exception that FastAPI lets through its form parser.
-                raise HTTPException(413, f"A file may have {self.max_form_bytes - _FORM_OVERHEAD_BYTES} bytes.")
+                raise HTTPException(
+                    413, f"A file may have {self.max_form_bytes - _FORM_OVERHEAD_BYTES} bytes."
+                )
             return message
 
         return counted
 
     async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
-        """Read the body to its end, refuse what is not strict JSON, and hand out a `receive` that gives it again."""
+        """Read the body to its end and refuse what is not strict JSON; the `receive` returned gives it again."""
         body = b""
         more = True
         while more:
@@ -79,12 +81,15 @@ class Front:
                 raise Problem(
                     413,
                     "BODY_TOO_LARGE",
-                    f"A JSON body may have {self.max_body_bytes} bytes. Photos and checkpoints go to PUT /v1/files/NAME.",
+                    f"A JSON body may have {self.max_body_bytes} bytes. Photos and checkpoints go to PUT "
+                    "/v1/files/NAME.",
                 )
         if body:
             media_type = Headers(scope=scope).get("content-type", "").split(";")[0].strip().lower()
             if media_type != "application/json":
-                raise Problem(415, "JSON_EXPECTED", "Send the body as JSON, with -H 'Content-Type: application/json'.")
+                raise Problem(
+                    415, "JSON_EXPECTED", "Send the body as JSON, with -H 'Content-Type: application/json'."
+                )
             strict_json(body)
         return _replay([{"type": "http.request", "body": body, "more_body": False}], receive)
 
@@ -124,8 +129,9 @@ class _Answer:
 def strict_json(body: bytes) -> Any:
     """Parse JSON that every reader understands the same way. Raises Problem 400 INVALID_JSON otherwise.
 
-    Python's parser takes more than RFC 8259 and databases take less than Python: NaN, a key given twice (readers differ
-    in which one wins), integers beyond 2^53, lone surrogates and NUL all came back as errors 500 in naive services.
+    Python's parser takes more than RFC 8259 and databases take less than Python: NaN, a key given twice
+    (readers differ in which one wins), integers beyond 2^53, lone surrogates and NUL all came back as
+    errors 500 in naive services.
     """
     try:
         value = json.loads(
@@ -167,7 +173,8 @@ def _finite(text: str) -> float:
 
 
 def _exact(text: str) -> int:
-    if len(text) > 17 or abs(int(text)) > _MAX_INTEGER:  # the length first: int() of a million digits takes its time
+    # The length first: int() of a million digits takes its time.
+    if len(text) > 17 or abs(int(text)) > _MAX_INTEGER:
         raise _invalid("An integer is beyond 2^53, where JSON readers disagree.")
     return int(text)
 

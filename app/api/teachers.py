@@ -26,9 +26,16 @@ TeacherId = Annotated[str, Path(pattern="^tch_[0-9a-z]{1,40}$")]
     responses={202: {"model": TeacherView, "description": "Still being inspected: poll the Location."}},
 )
 async def post_teacher(
-    spec: TeacherSpec, response: Response, settings: CurrentSettings, outbox: CurrentOutbox, prefer: Prefer = None
+    spec: TeacherSpec,
+    response: Response,
+    settings: CurrentSettings,
+    outbox: CurrentOutbox,
+    prefer: Prefer = None,
 ) -> TeacherView:
-    """Register an uploaded checkpoint. Answers when a worker has inspected it: 201, or 422 with what is wrong with it."""
+    """Register an uploaded checkpoint.
+
+    Answers when a worker has inspected it: 201, or 422 with what is wrong with it.
+    """
     ident = await run_in_threadpool(_register, spec)
     outbox.wake()
     seconds = settings.inspect_wait_seconds

@@ -65,7 +65,10 @@ def get_upload(
 
 
 def _finish_interrupted(upload: tables.Upload, settings: Settings, storage: Storage) -> tables.File | None:
-    """All bytes arrived, but the process died before it named them: nobody would send another byte, so do it now."""
+    """All bytes arrived, but the process died before it named them.
+
+    Nobody would send another byte, so do it now.
+    """
     try:
         with Parts(settings.resolved_data_dir).append(upload.id):
             return _finish(upload, settings, storage)[0]
@@ -93,15 +96,20 @@ def _state(upload_id: str, settings: Settings) -> tuple[tables.Upload, int, tabl
         204: {"description": "These bytes have arrived, more are missing: Upload-Offset says from where."},
     },
     openapi_extra={
-        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+        "requestBody": {
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        }
     },
 )
 async def put_upload(
     upload_id: UploadId, request: Request, settings: CurrentSettings, storage: CurrentStorage
 ) -> Response:
-    """Append the body. `Content-Range: bytes 40-99/100` says where it belongs; without one it is the whole file.
+    """Append the body.
 
-    409 when the bytes do not begin at the offset, which Upload-Offset then tells. A line that breaks loses nothing that arrived.
+    `Content-Range: bytes 40-99/100` says where it belongs; without one it is the whole file.
+
+    409 when the bytes do not begin at the offset, which Upload-Offset then tells. A line that breaks loses
+    nothing that arrived.
     """
     upload, offset, file = await run_in_threadpool(_state, upload_id, settings)
     start, stop = _range(request, upload.size_bytes)
@@ -113,8 +121,8 @@ async def put_upload(
         offset = await _append(part, upload, start, stop, request)
         if offset < upload.size_bytes:
             return Response(status_code=204, headers={"Upload-Offset": str(offset)})
-        file, new = await run_in_threadpool(_finish, upload, settings, storage)
-    return _complete(file, new=new)
+        finished, new = await run_in_threadpool(_finish, upload, settings, storage)
+    return _complete(finished, new=new)
 
 
 def _complete(file: tables.File, *, new: bool) -> Response:
@@ -156,7 +164,9 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
     digest = hashlib.sha256()
     async for block in blocks(request):
         if offset + len(block) > stop:
-            raise Problem(400, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end.")
+            raise Problem(
+                400, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end."
+            )
         digest.update(block)
         await run_in_threadpool(part.write, block)
         offset += len(block)
@@ -170,7 +180,10 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
 
 
 def _finish(upload: tables.Upload, settings: Settings, storage: Storage) -> tuple[tables.File, bool]:
-    """All bytes are here: check, store and name them. Bytes with the wrong digest are dropped: offset 0 again."""
+    """All bytes are here: check, store and name them.
+
+    Bytes with the wrong digest are dropped: offset 0 again.
+    """
     parts = Parts(settings.resolved_data_dir)
     with parts.path(upload.id).open("rb") as part, storage.writer() as writer:
         while block := part.read(CHUNK_BYTES):

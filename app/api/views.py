@@ -1,4 +1,4 @@
-"""What callers see of the tables. One JSON style: snake_case, RFC 3339 UTC, bytes and seconds named as such."""
+"""What callers see of the tables, in one style: snake_case, RFC 3339 UTC, units in the names."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ class UploadView(BaseModel):
 
 
 class TeacherView(BaseModel):
-    """`report`, once ready: architecture, parameters, macs, layers (the layer table), classes, preprocessing, warnings."""
+    """`report`, once ready: architecture, parameters, macs, layers (the layer table), classes, warnings."""
 
     id: str
     name: str | None
@@ -136,7 +136,7 @@ class EventView(BaseModel):
 
 
 class MetricView(BaseModel):
-    """`step` 0 is the teacher; `epoch` is null where the number is of the step, `split` where it is of none."""
+    """`step` 0 is the teacher; `epoch` is null for a number of the whole step, `split` for one of none."""
 
     step: int
     epoch: int | None
@@ -268,7 +268,9 @@ def metric_view(metric: tables.Metric) -> MetricView:
 def artifact_view(artifact: tables.Artifact) -> ArtifactView:
     path = f"/v1/artifacts/{artifact.id}"
     links = {"self": path, "content": f"{path}/content", "job": f"/v1/jobs/{artifact.job_id}"}
-    return ArtifactView(**_columns(artifact, ArtifactView), created_at=rfc3339(artifact.created_at), links=links)
+    return ArtifactView(
+        **_columns(artifact, ArtifactView), created_at=rfc3339(artifact.created_at), links=links
+    )
 
 
 def _columns(row: Any, view: type[BaseModel]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ T = TypeVar("T")
 MAX_WAIT_SECONDS = 120.0
 Prefer = Annotated[
     str | None,
-    Header(description="`wait=N`: answer after N seconds at the latest. `respond-async`: answer at once (RFC 7240)."),
+    Header(
+        description="`wait=N`: answer after N seconds at the latest. `respond-async`: at once (RFC 7240)."
+    ),
 ]
 
 
