@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app import embedded, migrate
+from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
 from app.settings import settings
 
@@ -23,6 +23,8 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Trainers that run at the same time.")] = 1,
 ) -> None:
     """Run the whole service: broker, database, API, workers."""
+    from app import embedded  # here: every restart of the API would pay for importing it
+
     config = settings()
     try:
         embedded.up(
@@ -31,7 +33,7 @@ def up(
             port=config.port if port is None else port,
             workers=workers,
         )
-    except embedded.CannotStartError as error:
+    except CannotStartError as error:
         _refuse(str(error))
 
 
@@ -48,8 +50,8 @@ def api(
     config = settings()
     if fd is None:
         try:
-            embedded.refuse_open_door(host or config.host, config)
-        except embedded.CannotStartError as error:
+            refuse_open_door(host or config.host, config)
+        except CannotStartError as error:
             _refuse(str(error))
     server = uvicorn.Server(
         uvicorn.Config(
@@ -77,6 +79,8 @@ def worker(
 @app.command(name="migrate")
 def migrate_database() -> None:
     """Bring the database to this version's tables."""
+    from app import migrate
+
     migrate.upgrade(settings().resolved_database_url)
 
 

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from app import migrate
+from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_parent
 from app.settings import Settings, settings
 
@@ -33,10 +34,6 @@ _LAST_BACKOFF_SECONDS = 30.0
 _WELL_AFTER_SECONDS = 60.0
 _READY_WITHIN_SECONDS = 60.0
 _TICK_SECONDS = 0.1
-
-
-class CannotStartError(Exception):
-    """Why the service cannot start, in words for whoever typed the command."""
 
 
 @dataclass
@@ -153,9 +150,11 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
                 broker.start()
                 service.processes.append(broker)
             migrate.upgrade(settings().resolved_database_url)
-            service.processes += _api_and_workers(environment, listener, workers)
-            service.tend()
+            service.processes.append(_api(environment, listener))
             _wait_until_ready(service, listener, signals)
+            # Not before: on a small machine their start would double the time until the API answers.
+            service.processes += _workers(environment, workers)
+            service.tend()
             if not signals.ended:
                 print(f"fewbytes is ready: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
             while not signals.ended:
@@ -165,17 +164,6 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
         finally:
             service.end(settings().cancel_grace_seconds + 10)
             (data_dir / "service.json").unlink(missing_ok=True)
-
-
-def refuse_open_door(host: str, config: Settings) -> None:
-    """Raises CannotStartError for an address that other machines reach: whoever reaches it may use everything."""
-    if host in ("127.0.0.1", "::1", "localhost") or config.allow_open:
-        return
-    raise CannotStartError(
-        f"Not listening on {host}: fewbytes has no access keys yet, so everybody who reaches it could read and delete "
-        "everything. Use 127.0.0.1 behind a proxy that checks who comes; where that is so already (a container), set "
-        "FEWBYTES_ALLOW_OPEN=1."
-    )
 
 
 class _Signals:
@@ -264,16 +252,19 @@ def _broker(data_dir: Path) -> tuple[_Process, str]:
     return process, f"redis+socket://{path}"
 
 
-def _api_and_workers(environment: dict[str, str], listener: socket.socket, workers: int) -> list[_Process]:
+def _api(environment: dict[str, str], listener: socket.socket) -> _Process:
     fd = listener.fileno()
-    api = _Process("api", [sys.executable, "-m", "app.cli", "api", "--fd", str(fd)], environment, pass_fds=(fd,))
-    command = [sys.executable, "-m", "app.cli", "worker", "--queues"]
-    trainers = [
-        _Process("worker" if workers == 1 else f"worker-{number}", [*command, "compress"], environment)
-        for number in range(1, workers + 1)
-    ]
+    return _Process("api", [sys.executable, "-m", "app.cli", "api", "--fd", str(fd)], environment, pass_fds=(fd,))
+
+
+def _workers(environment: dict[str, str], number: int) -> list[_Process]:
+    command = [sys.executable, "-m", "worker.main", "--queues"]
+    names = ["worker"] if number == 1 else [f"worker-{index}" for index in range(1, number + 1)]
     # Inspections have a worker of their own: a verdict on an upload must not wait for a day of training.
-    return [api, *trainers, _Process("inspector", [*command, "inspect"], environment)]
+    return [
+        *(_Process(name, [*command, "compress"], environment) for name in names),
+        _Process("inspector", [*command, "inspect"], environment),
+    ]
 
 
 def _wait_until_ready(service: _Service, listener: socket.socket, signals: _Signals) -> None:

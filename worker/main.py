@@ -12,10 +12,12 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.platforms import SecurityWarning
 from sqlalchemy.exc import DBAPIError
 
 from app import jobs, workers
@@ -88,6 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     queues = parser.parse_args(arguments).queues.split(",")
     if unknown := set(queues) - set(QUEUES):
         parser.error(f"no such queue: {', '.join(sorted(unknown))}; there are {', '.join(QUEUES)}")
+    # It says "superuser privileges". In a container everybody is root, and no pickle is ever accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     celery, presence, outbox = celery_app(), Presence(queues), Outbox()
     add_task(celery, presence)
@@ -108,6 +112,7 @@ def _preempt(**_: Any) -> None:
 
 def _celery_arguments(queues: list[str]) -> list[str]:
     return [
+        "--quiet",  # no banner
         "worker",
         "--pool=threads",
         "--concurrency=1",
