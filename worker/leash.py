@@ -1,5 +1,6 @@
 """A child process on a leash: own session, JSON lines both ways, bounded reading, and a kill that takes its children too."""
 
+import contextlib
 import json
 import os
 import selectors
@@ -25,7 +26,7 @@ class Leash:
     cannot hold its supervisor.
     """
 
-    def __init__(self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str], new_session: bool = True) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -33,9 +34,10 @@ class Leash:
             stderr=subprocess.PIPE,
             env=dict(env),
             bufsize=0,
-            start_new_session=True,
+            start_new_session=new_session,
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._owns_group = new_session
         self._stdin = self._process.stdin
         self._outgoing = b""
         self._messages = b""
@@ -82,11 +84,11 @@ class Leash:
         return found + self._log.finish()
 
     def kill(self) -> None:
-        """SIGKILL the whole process group and reap the child. Harmless when it is gone already."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        """SIGKILL the child, with its whole group where that is its own, and reap it. Harmless when it is gone already."""
+        if self._owns_group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

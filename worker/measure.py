@@ -69,8 +69,8 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     return {
         "splits": splits,
         "size_bytes": path.stat().st_size,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": sum(row["macs"] for row in table),
+        "parameters": table["parameters"],
+        "macs": table["macs"],
         "latency_ms": latency(network, torch.device(order["device"]), order["num_threads"]) if order["latency"] else None,
     }
 

@@ -51,6 +51,7 @@ def _compress(session: Session, claim: Claim) -> dict[str, Any]:
         "seed": spec.seed,
         "device": spec.device,
         "checkpoint_seconds": settings().checkpoint_seconds,
+        "cancel_grace_seconds": settings().cancel_grace_seconds,
         "deadline_seconds": _seconds_left(session, claim, spec),
         "teachers": [_teacher_of_job(session, ident) for ident in spec.teachers],
         "data": _data_of_job(session, spec.dataset),
