@@ -1,0 +1,1301 @@
+#!/usr/bin/env python3
+"""Load a network that fewbytes packed: one file, needs only torch (and Pillow to open images).
+
+    python load_artifact.py model.pt info
+    python load_artifact.py model.pt classify a.jpg b.jpg --top 3
+    python load_artifact.py model.pt evaluate photos/ --split test
+
+In Python:
+
+    import load_artifact
+    network = load_artifact.load("model.pt")          # an nn.Module in eval mode
+    network.class_names, network.preprocessing
+    logits = network(images)                          # float32 [N, 3, H, W], normalised
+
+An artifact is a graph (layers and the calls between them, as JSON) plus tensors. Nothing in the file is executed: every
+layer and function is looked up in the vocabulary below, every name is checked against a pattern and every argument
+against a rule. Read on from top to bottom: vocabulary, check, Network, tensors, file, photos, command line.
+
+Shape letters: N images, C channels or classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import operator
+import re
+import sys
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMAT_VERSION = 1
+
+
+class GraphError(ValueError):
+    """A graph, or a file with a graph, breaks a rule. The message names the node, layer or tensor and the rule."""
+
+
+# ------------------------------------------------------------------------------------------------- rules for arguments
+
+
+class Ref(NamedTuple):
+    """The value of an earlier node. `kind`: tensor, tensors (a tuple of them), number, or shape (a tuple of numbers)."""
+
+    name: str
+    kind: str
+
+
+class Rule(NamedTuple):
+    """What an argument must be: in words, and as a test."""
+
+    says: str
+    holds: Callable[[Any], bool]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_ref(value: Any, *kinds: str) -> bool:
+    return isinstance(value, Ref) and value.kind in kinds
+
+
+def _integer(low: int, high: int) -> Rule:
+    return Rule(f"an integer from {low} to {high}", lambda v: _is_integer(v) and low <= v <= high)
+
+
+def _number(low: float, high: float) -> Rule:
+    return Rule(
+        f"a number from {low:g} to {high:g}",
+        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high,
+    )
+
+
+def _one_of(*choices: str) -> Rule:
+    return Rule("one of " + ", ".join(choices), lambda v: isinstance(v, str) and v in choices)
+
+
+def _list_of(rule: Rule, low: int, high: int) -> Rule:
+    return Rule(
+        f"a list of {low} to {high} items, each {rule.says}",
+        lambda v: isinstance(v, list) and low <= len(v) <= high and all(map(rule.holds, v)),
+    )
+
+
+def _any_of(*rules: Rule) -> Rule:
+    return Rule(" or ".join(rule.says for rule in rules), lambda v: any(rule.holds(v) for rule in rules))
+
+
+def _pair(rule: Rule) -> Rule:
+    return _any_of(rule, _list_of(rule, 2, 2))
+
+
+FLAG = Rule("true or false", lambda v: isinstance(v, bool))
+NOTHING = Rule("null", lambda v: v is None)
+DIM = _integer(-8, 8)
+DIMS = _any_of(DIM, _list_of(DIM, 1, 8))
+CHANNELS = _integer(1, 1 << 16)
+FEATURES = _integer(1, 1 << 24)
+GROUPS = CHANNELS
+WINDOW = _pair(_integer(1, 1024))
+PADDING = _pair(_integer(0, 1024))
+BORDER = _any_of(_integer(-1024, 1024), _list_of(_integer(-1024, 1024), 2, 6))
+OUTPUT_SIZE = _any_of(_integer(1, 4096), _list_of(_any_of(_integer(1, 4096), NOTHING), 2, 2))
+SCALAR = _number(-1e12, 1e12)
+SMALL = _number(0, 1e3)  # eps, momentum, slopes
+PROBABILITY = _number(0, 1)
+
+TENSOR = Rule("a tensor", lambda v: _is_ref(v, "tensor"))
+MAYBE_TENSOR = _any_of(TENSOR, NOTHING)
+TENSORS = _any_of(_list_of(TENSOR, 1, 1024), Rule("a tuple of tensors", lambda v: _is_ref(v, "tensors")))
+COUNT = _any_of(_integer(-1, 1 << 31), Rule("a computed number", lambda v: _is_ref(v, "number")))
+SHAPE = _any_of(_list_of(COUNT, 1, 8), Rule("a shape", lambda v: _is_ref(v, "shape")))
+OPERAND = _any_of(SCALAR, Rule("a tensor or a computed number", lambda v: _is_ref(v, "tensor", "number")))
+
+_POSITION = _any_of(_integer(-(1 << 31), 1 << 31), Rule("a computed number", lambda v: _is_ref(v, "number")))
+_SLICE = Rule(
+    "a slice of integers",
+    lambda v: (
+        isinstance(v, slice) and all(_any_of(_POSITION, NOTHING).holds(part) for part in (v.start, v.stop, v.step))
+    ),
+)
+_INDEX = _any_of(_POSITION, _SLICE, _one_of("..."), NOTHING)
+INDEX = _any_of(_INDEX, _list_of(_INDEX, 1, 8))
+
+
+# ------------------------------------------------------------------------------------------------ the vocabulary: layers
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of [N, C, H, W]; the same computation as torchvision's class of this name."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class StochasticDepth(nn.Module):
+    """Drop whole rows (or the whole batch) with probability p in training, as torchvision does, from the same random numbers."""
+
+    def __init__(self, p: float, mode: str) -> None:
+        super().__init__()
+        self.p = p
+        self.mode = mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return input
+        survival_rate = 1.0 - self.p
+        rows = input.shape[0] if self.mode == "row" else 1
+        noise = torch.empty([rows] + [1] * (input.ndim - 1), dtype=input.dtype, device=input.device)
+        noise = noise.bernoulli_(survival_rate)
+        if survival_rate > 0.0:
+            noise.div_(survival_rate)
+        return input * noise
+
+
+class Scope(nn.Module):
+    """A place in the tree of names that holds layers, parameters or buffers; it is never called."""
+
+
+class Layer(NamedTuple):
+    make: type[nn.Module]
+    rules: dict[str, Rule]
+
+
+def _layer(make: type[nn.Module], **rules: Rule) -> tuple[str, Layer]:
+    return make.__name__, Layer(make, rules)
+
+
+_norm = {"eps": SMALL, "affine": FLAG, "bias": FLAG}
+_batch_norm = {
+    "num_features": CHANNELS,
+    "momentum": _any_of(PROBABILITY, NOTHING),
+    "track_running_stats": FLAG,
+    **_norm,
+}
+_layer_norm = {
+    "normalized_shape": _any_of(CHANNELS, _list_of(CHANNELS, 1, 4)),
+    "eps": SMALL,
+    "elementwise_affine": FLAG,
+    "bias": FLAG,
+}
+_convolution = {
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "kernel_size": WINDOW,
+    "stride": WINDOW,
+    "padding": _any_of(PADDING, _one_of("same", "valid")),
+    "dilation": WINDOW,
+    "groups": GROUPS,
+    "bias": FLAG,
+    "padding_mode": _one_of("zeros", "reflect", "replicate", "circular"),
+}
+
+LAYERS: dict[str, Layer] = dict(
+    [
+        _layer(nn.Conv2d, **_convolution),
+        _layer(nn.Linear, in_features=FEATURES, out_features=FEATURES, bias=FLAG),
+        _layer(
+            nn.MultiheadAttention,
+            embed_dim=CHANNELS,
+            num_heads=CHANNELS,
+            dropout=PROBABILITY,
+            bias=FLAG,
+            batch_first=FLAG,
+        ),
+        _layer(nn.BatchNorm1d, **_batch_norm),
+        _layer(nn.BatchNorm2d, **_batch_norm),
+        _layer(nn.InstanceNorm2d, **_batch_norm),
+        _layer(nn.GroupNorm, num_groups=GROUPS, num_channels=CHANNELS, **_norm),
+        _layer(nn.LayerNorm, **_layer_norm),
+        _layer(LayerNorm2d, **_layer_norm),
+        _layer(nn.LocalResponseNorm, size=CHANNELS, alpha=SMALL, beta=SMALL, k=SMALL),
+        _layer(
+            nn.MaxPool2d, kernel_size=WINDOW, stride=WINDOW, padding=PADDING, dilation=WINDOW, ceil_mode=FLAG
+        ),
+        _layer(
+            nn.AvgPool2d,
+            kernel_size=WINDOW,
+            stride=WINDOW,
+            padding=PADDING,
+            ceil_mode=FLAG,
+            count_include_pad=FLAG,
+            divisor_override=_any_of(_integer(1, 1 << 20), NOTHING),
+        ),
+        _layer(nn.AdaptiveAvgPool2d, output_size=OUTPUT_SIZE),
+        _layer(nn.AdaptiveMaxPool2d, output_size=OUTPUT_SIZE),
+        _layer(nn.ReLU, inplace=FLAG),
+        _layer(nn.ReLU6, inplace=FLAG),
+        _layer(nn.LeakyReLU, negative_slope=SMALL, inplace=FLAG),
+        _layer(nn.PReLU, num_parameters=CHANNELS),
+        _layer(nn.ELU, alpha=SMALL, inplace=FLAG),
+        _layer(nn.GELU, approximate=_one_of("none", "tanh")),
+        _layer(nn.SiLU, inplace=FLAG),
+        _layer(nn.Mish, inplace=FLAG),
+        _layer(nn.Sigmoid),
+        _layer(nn.Tanh),
+        _layer(nn.Hardswish, inplace=FLAG),
+        _layer(nn.Hardsigmoid, inplace=FLAG),
+        _layer(nn.Hardtanh, min_val=SCALAR, max_val=SCALAR, inplace=FLAG),
+        _layer(nn.Softmax, dim=DIM),
+        _layer(nn.LogSoftmax, dim=DIM),
+        _layer(nn.Dropout, p=PROBABILITY, inplace=FLAG),
+        _layer(nn.Dropout2d, p=PROBABILITY, inplace=FLAG),
+        _layer(StochasticDepth, p=PROBABILITY, mode=_one_of("row", "batch")),
+        _layer(nn.Flatten, start_dim=DIM, end_dim=DIM),
+        _layer(nn.ZeroPad2d, padding=BORDER),
+        _layer(nn.ReflectionPad2d, padding=BORDER),
+        _layer(nn.ChannelShuffle, groups=GROUPS),
+        _layer(nn.Identity),
+        _layer(Scope),
+    ]
+)
+
+# What a layer is called with; all others take one tensor and give one.
+_CALLS: dict[str, dict[str, Rule]] = {
+    "MultiheadAttention": {"query": TENSOR, "key": TENSOR, "value": TENSOR, "need_weights": FLAG},
+}
+_ONE_TENSOR = {"input": TENSOR}
+
+
+# --------------------------------------------------------------------------------------------- the vocabulary: functions
+
+
+class Function(NamedTuple):
+    """A function's name for its arguments, the rules for them, and the kind of its result."""
+
+    call: Callable[..., Any]
+    rules: dict[str, Rule]
+    result: Callable[[dict[str, Any]], str]
+
+
+def _gives_tensor(arguments: dict[str, Any]) -> str:
+    return "tensor"
+
+
+def _gives_tensors(arguments: dict[str, Any]) -> str:
+    return "tensors"
+
+
+def _gives_operand(arguments: dict[str, Any]) -> str:
+    return "tensor" if any(_is_ref(value, "tensor") for value in arguments.values()) else "number"
+
+
+def _gives_size(arguments: dict[str, Any]) -> str:
+    return "number" if arguments.get("dim") is not None else "shape"
+
+
+def _gives_item(arguments: dict[str, Any]) -> str:
+    value, index = arguments.get("value"), arguments.get("index")
+    kind = value.kind if isinstance(value, Ref) else "nothing"
+    if kind == "tensor":
+        return "tensor"
+    if kind == "tensors" and _is_integer(index):
+        return "tensor"
+    if kind == "shape" and _POSITION.holds(index):
+        return "number"
+    if kind == "shape" and isinstance(index, slice):
+        return "shape"
+    raise GraphError(f"{kind} cannot be indexed with this")
+
+
+def _getitem(value: Any, index: Any) -> Any:
+    if isinstance(index, list):
+        return value[tuple(... if part == "..." else part for part in index)]
+    return value[...] if index == "..." else value[index]
+
+
+def _view(input: Tensor, shape: Sequence[int]) -> Tensor:
+    return input.view(shape)
+
+
+def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
+    return input.expand(size)
+
+
+def _contiguous(input: Tensor) -> Tensor:
+    return input.contiguous()
+
+
+def _size(input: Tensor, dim: int | None = None) -> Any:
+    return input.shape if dim is None else input.shape[dim]
+
+
+def _on_tensor(call: Callable[..., Any], **rules: Rule) -> Function:
+    return Function(call, {"input": TENSOR, **rules}, _gives_tensor)
+
+
+def _arithmetic(call: Callable[..., Any], b: Rule = OPERAND) -> Function:
+    return Function(call, {"a": OPERAND, "b": b}, _gives_operand)
+
+
+_SOME_NUMBER = _any_of(SCALAR, NOTHING)
+
+FUNCTIONS: dict[str, Function] = {
+    "add": _arithmetic(operator.add),
+    "sub": _arithmetic(operator.sub),
+    "mul": _arithmetic(operator.mul),
+    "truediv": _arithmetic(operator.truediv),
+    "floordiv": _arithmetic(operator.floordiv),
+    # A small exponent: powers of powers of sizes would otherwise grow without bound.
+    "pow": _arithmetic(operator.pow, _number(-4, 4)),
+    "neg": Function(operator.neg, {"a": OPERAND}, _gives_operand),
+    "matmul": Function(torch.matmul, {"input": TENSOR, "other": TENSOR}, _gives_tensor),
+    "getitem": Function(
+        _getitem,
+        {
+            "value": Rule("a tensor, tuple or shape", lambda v: _is_ref(v, "tensor", "tensors", "shape")),
+            "index": INDEX,
+        },
+        _gives_item,
+    ),
+    "size": Function(_size, {"input": TENSOR, "dim": DIM}, _gives_size),
+    "cat": Function(torch.cat, {"tensors": TENSORS, "dim": DIM}, _gives_tensor),
+    "stack": Function(torch.stack, {"tensors": TENSORS, "dim": DIM}, _gives_tensor),
+    "chunk": Function(
+        torch.chunk, {"input": TENSOR, "chunks": _integer(1, 1024), "dim": DIM}, _gives_tensors
+    ),
+    "split": Function(
+        torch.split,
+        {
+            "tensor": TENSOR,
+            "split_size_or_sections": _any_of(_integer(1, 1 << 24), _list_of(_integer(0, 1 << 24), 1, 1024)),
+            "dim": DIM,
+        },
+        _gives_tensors,
+    ),
+    "unbind": Function(torch.unbind, {"input": TENSOR, "dim": DIM}, _gives_tensors),
+    "flatten": _on_tensor(torch.flatten, start_dim=DIM, end_dim=DIM),
+    "view": _on_tensor(_view, shape=SHAPE),
+    "reshape": _on_tensor(torch.reshape, shape=SHAPE),
+    "expand": _on_tensor(_expand, size=SHAPE),
+    "permute": _on_tensor(torch.permute, dims=_list_of(DIM, 1, 8)),
+    "transpose": _on_tensor(torch.transpose, dim0=DIM, dim1=DIM),
+    "squeeze": _on_tensor(torch.squeeze, dim=DIM),
+    "unsqueeze": _on_tensor(torch.unsqueeze, dim=DIM),
+    "contiguous": _on_tensor(_contiguous),
+    "mean": _on_tensor(torch.mean, dim=DIMS, keepdim=FLAG),
+    "sum": _on_tensor(torch.sum, dim=DIMS, keepdim=FLAG),
+    "amax": _on_tensor(torch.amax, dim=DIMS, keepdim=FLAG),
+    "clamp": _on_tensor(torch.clamp, min=_SOME_NUMBER, max=_SOME_NUMBER),
+    "relu": _on_tensor(F.relu, inplace=FLAG),
+    "relu6": _on_tensor(F.relu6, inplace=FLAG),
+    "leaky_relu": _on_tensor(F.leaky_relu, negative_slope=SMALL, inplace=FLAG),
+    "elu": _on_tensor(F.elu, alpha=SMALL, inplace=FLAG),
+    "gelu": _on_tensor(F.gelu, approximate=_one_of("none", "tanh")),
+    "silu": _on_tensor(F.silu, inplace=FLAG),
+    "mish": _on_tensor(F.mish, inplace=FLAG),
+    "sigmoid": _on_tensor(torch.sigmoid),
+    "tanh": _on_tensor(torch.tanh),
+    "softplus": _on_tensor(F.softplus, beta=SMALL, threshold=SMALL),
+    "hardswish": _on_tensor(F.hardswish, inplace=FLAG),
+    "hardsigmoid": _on_tensor(F.hardsigmoid, inplace=FLAG),
+    "softmax": _on_tensor(F.softmax, dim=DIM),
+    "log_softmax": _on_tensor(F.log_softmax, dim=DIM),
+    "normalize": _on_tensor(F.normalize, p=_number(0, 1e3), dim=DIM, eps=SMALL),
+    "pad": _on_tensor(
+        F.pad, pad=BORDER, mode=_one_of("constant", "reflect", "replicate", "circular"), value=_SOME_NUMBER
+    ),
+    "max_pool2d": _on_tensor(
+        F.max_pool2d,
+        kernel_size=WINDOW,
+        stride=_any_of(WINDOW, NOTHING),
+        padding=PADDING,
+        dilation=WINDOW,
+        ceil_mode=FLAG,
+    ),
+    "avg_pool2d": _on_tensor(
+        F.avg_pool2d,
+        kernel_size=WINDOW,
+        stride=_any_of(WINDOW, NOTHING),
+        padding=PADDING,
+        ceil_mode=FLAG,
+        count_include_pad=FLAG,
+    ),
+    "adaptive_avg_pool2d": _on_tensor(F.adaptive_avg_pool2d, output_size=OUTPUT_SIZE),
+    "adaptive_max_pool2d": _on_tensor(F.adaptive_max_pool2d, output_size=OUTPUT_SIZE),
+    "linear": _on_tensor(F.linear, weight=TENSOR, bias=MAYBE_TENSOR),
+    "conv2d": _on_tensor(
+        F.conv2d,
+        weight=TENSOR,
+        bias=MAYBE_TENSOR,
+        stride=WINDOW,
+        padding=_any_of(PADDING, _one_of("same", "valid")),
+        dilation=WINDOW,
+        groups=GROUPS,
+    ),
+    "layer_norm": _on_tensor(
+        F.layer_norm,
+        normalized_shape=_list_of(CHANNELS, 1, 4),
+        weight=MAYBE_TENSOR,
+        bias=MAYBE_TENSOR,
+        eps=SMALL,
+    ),
+}
+
+DTYPES: dict[str, torch.dtype] = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    )
+}
+
+
+# ------------------------------------------------------------------------------------------------------ checking a graph
+
+MAX_NODES = 20_000
+MAX_PARAMETERS = 1 << 31
+MAX_ELEMENTS = 1 << 31  # of one intermediate value
+_NUM_DRY_IMAGES = 3  # nobody's fixed batch size, so a graph that ignores the batch is found out
+
+# No leading double underscore: `__class__` and its kind are not names.
+_NAME = re.compile(r"(?!__)[A-Za-z0-9_-]{1,100}")
+
+
+class Step(NamedTuple):
+    """One node, ready to run. `done` names the values nobody needs after it."""
+
+    name: str
+    op: str
+    target: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    done: tuple[str, ...]
+
+
+def check(graph: Any) -> None:
+    """Raise GraphError unless the graph is well formed, within the vocabulary, and runs on its input shape.
+
+    The last is tried on the meta device: shapes are computed, memory is not touched.
+    """
+    with torch.device("meta"):
+        network = Network(graph)
+    _dry_run(network)
+
+
+def _dry_run(network: Network) -> None:
+    """Run three images on the meta device; every value must stay within bounds and the result be [3, C]."""
+
+    def observe(name: str, value: Any) -> None:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Tensor) and part.numel() > MAX_ELEMENTS:
+                raise GraphError(f"its value has {part.numel()} elements, more than {MAX_ELEMENTS}")
+            if isinstance(part, int | float) and not abs(part) <= 1 << 40:
+                raise GraphError("its value, a number, is larger than 2^40")
+
+    was_training = network.training
+    network.eval()
+    images = torch.empty((_NUM_DRY_IMAGES, *network.input_shape), device="meta", dtype=_float_dtype(network))
+    with torch.no_grad():
+        logits = network.run(images, observe)
+    network.train(was_training)
+    if not (isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[0] == _NUM_DRY_IMAGES):
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise GraphError(
+            f"the output for {_NUM_DRY_IMAGES} images is {shape}: a classifier must give one row of logits "
+            f"an image, [{_NUM_DRY_IMAGES}, number of classes], for any number of images"
+        )
+    network.num_classes = logits.shape[1]
+
+
+def _float_dtype(network: nn.Module) -> torch.dtype:
+    for parameter in network.parameters():
+        return parameter.dtype
+    return torch.float32
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise GraphError(message)
+
+
+def _check_name(name: Any, what: str, *, dotted: bool) -> None:
+    _expect(isinstance(name, str) and 0 < len(name) <= 512, f"{what} {name!r:.80}: a name is a string of 1 to 512 letters")
+    parts = name.split(".") if dotted else [name]
+    for part in parts:
+        ok = _NAME.fullmatch(part) is not None
+        _expect(ok, f"{what} {name!r:.80}: {'between dots, ' * dotted}a name is letters, digits, - and _, not beginning with __")
+
+
+def _read_shape(shape: Any, what: str, *, high: int = 8) -> list[int]:
+    rule = _list_of(_integer(0, 1 << 31), 0, high)
+    _expect(rule.holds(shape), f"{what}: shape {shape!r:.80} is not {rule.says}")
+    return list(shape)
+
+
+def _check_keys(value: Any, required: set[str], optional: set[str], what: str) -> None:
+    _expect(isinstance(value, dict), f"{what} is not an object")
+    keys = set(value)
+    _expect(required <= keys, f"{what} lacks {sorted(required - keys)}")
+    unknown = sorted(map(repr, keys - required - optional))
+    _expect(not unknown, f"{what} has unknown fields {', '.join(unknown)[:200]}")
+
+
+def _check_arguments(arguments: dict[str, Any], rules: dict[str, Rule], what: str) -> None:
+    for name, value in arguments.items():
+        _expect(name in rules, f"{what}: there is no argument {name!r:.80} (there are: {', '.join(rules)})")
+        _expect(rules[name].holds(value), f"{what}: {name} is {value!r:.80}, not {rules[name].says}")
+
+
+def _check_tree(graph: dict[str, Any]) -> None:
+    """Names of layers, parameters and buffers: patterns, and nothing inside a layer but the layer's own."""
+    for name, layer in graph["layers"].items():
+        what = f"layer {name!r:.80}"
+        _check_name(name, "layer", dotted=True)
+        _check_keys(layer, {"type"}, {"arguments"}, what)
+        _expect(
+            isinstance(layer["type"], str) and layer["type"] in LAYERS,
+            f"{what}: type {layer['type']!r:.80} is not in the vocabulary",
+        )
+        arguments = layer.get("arguments", {})
+        _expect(isinstance(arguments, dict), f"{what}: arguments is not an object")
+        _check_arguments(arguments, LAYERS[layer["type"]].rules, what)
+    for name, shape in graph["parameters"].items():
+        _check_name(name, "parameter", dotted=True)
+        _read_shape(shape, f"parameter {name!r}")
+    for name, buffer in graph["buffers"].items():
+        _check_name(name, "buffer", dotted=True)
+        _check_keys(buffer, {"shape", "dtype"}, set(), f"buffer {name!r}")
+        _read_shape(buffer["shape"], f"buffer {name!r}")
+        _expect(
+            isinstance(buffer["dtype"], str) and buffer["dtype"] in DTYPES, f"buffer {name!r}: unknown dtype"
+        )
+    _expect(
+        not graph["parameters"].keys() & graph["buffers"].keys(), "a name is both a parameter and a buffer"
+    )
+
+
+def _read_steps(graph: dict[str, Any]) -> list[Step]:
+    """The nodes as steps, each checked against those before it."""
+    nodes = graph["nodes"]
+    _expect(isinstance(nodes, list) and 2 <= len(nodes) <= MAX_NODES, f"nodes: a list of 2 to {MAX_NODES} is needed")
+    kinds: dict[str, str] = {}
+    last_use: dict[str, int] = {}
+    steps: list[Step] = []
+    for position, node in enumerate(nodes):
+        _check_keys(node, {"name", "op"}, {"target", "args", "kwargs"}, f"node {position}")
+        name = node["name"]
+        _check_name(name, f"node {position}", dotted=False)
+        _expect(name not in kinds, f"node {name!r}: there are two nodes of this name")
+        try:
+            step, kind, used = _read_node(node, graph, kinds)
+        except GraphError as error:
+            raise GraphError(f"node {name!r}: {error}") from None
+        _expect((step.op == "input") == (position == 0), f"node {name!r}: there is one input, and it is the first node")
+        is_last = position == len(nodes) - 1
+        _expect((step.op == "output") == is_last, f"node {name!r}: there is one output, and it is the last node")
+        kinds[name] = kind
+        last_use[name] = position
+        last_use.update(dict.fromkeys(used, position))
+        steps.append(step)
+    done: list[list[str]] = [[] for _ in steps]
+    for name, position in last_use.items():
+        done[position].append(name)
+    return [step._replace(done=tuple(names)) for step, names in zip(steps, done, strict=True)]
+
+
+def _read_node(node: dict[str, Any], graph: dict[str, Any], kinds: dict[str, str]) -> tuple[Step, str, list[str]]:
+    """The node's step, the kind of its value, and the names it uses."""
+    op, target = node["op"], node.get("target", "")
+    _expect(isinstance(op, str) and isinstance(target, str), "op and target are strings")
+    raw_args, raw_kwargs = node.get("args", []), node.get("kwargs", {})
+    _expect(isinstance(raw_args, list) and isinstance(raw_kwargs, dict), "args is a list and kwargs an object")
+    used: list[str] = []
+    args = [_read_argument(value, kinds, used) for value in raw_args]
+    kwargs = {name: _read_argument(value, kinds, used) for name, value in raw_kwargs.items()}
+    step = Step(node["name"], op, target, args, kwargs, ())
+
+    if op == "input":
+        _expect(not (target or args or kwargs), "an input takes no target and no arguments")
+        return step, "tensor", used
+    if op == "output":
+        _expect(len(args) == 1 and TENSOR.holds(args[0]) and not (kwargs or target), "an output takes one tensor")
+        return step, "tensor", used
+    if op == "tensor":
+        _expect(not (args or kwargs), "a tensor takes no arguments")
+        _expect(
+            target in graph["parameters"] or target in graph["buffers"],
+            f"there is no parameter or buffer {target!r:.80}",
+        )
+        return step, "tensor", used
+    if op == "layer":
+        _expect(target in graph["layers"], f"there is no layer {target!r:.80}")
+        layer_type = graph["layers"][target]["type"]
+        _expect(layer_type != "Scope", "a Scope is not called")
+        rules = _CALLS.get(layer_type, _ONE_TENSOR)
+        _bind(args, kwargs, rules, f"layer {target!r} ({layer_type})")
+        return step, "tensors" if layer_type == "MultiheadAttention" else "tensor", used
+    _expect(op == "function", f"op {op!r:.80} is none of input, layer, function, tensor, output")
+    _expect(target in FUNCTIONS, f"function {target!r:.80} is not in the vocabulary")
+    bound = _bind(args, kwargs, FUNCTIONS[target].rules, f"function {target!r}")
+    return step, FUNCTIONS[target].result(bound), used
+
+
+def _bind(args: list[Any], kwargs: dict[str, Any], rules: dict[str, Rule], what: str) -> dict[str, Any]:
+    """Arguments by name, each checked. What is missing is found by the dry run."""
+    _expect(len(args) <= len(rules), f"{what} takes at most {len(rules)} arguments, not {len(args)}")
+    bound = dict(zip(rules, args, strict=False))
+    _expect(not bound.keys() & kwargs.keys(), f"{what} is given an argument twice")
+    bound.update(kwargs)
+    _check_arguments(bound, rules, what)
+    return bound
+
+
+def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: int = 0) -> Any:
+    """JSON to an argument: scalars as they are, {"node": name} to a Ref, {"slice": [...]} to a slice."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        _expect(abs(value) <= 1 << 40, "an integer is larger than 2^40")
+        return value
+    if isinstance(value, float):
+        _expect(math.isfinite(value), "a number is not finite")
+        return value
+    if isinstance(value, str):
+        _expect(len(value) <= 32, "a string argument is longer than 32 letters")
+        return value
+    _expect(depth < 3, "an argument is nested too deeply")
+    if isinstance(value, list):
+        _expect(len(value) <= 1024, "a list has more than 1024 items")
+        return [_read_argument(part, kinds, used, depth + 1) for part in value]
+    if isinstance(value, dict) and set(value) == {"node"}:
+        name = value["node"]
+        _expect(isinstance(name, str) and name in kinds, f"it uses {name!r:.80}, which is not a node before it")
+        used.append(name)
+        return Ref(name, kinds[name])
+    if isinstance(value, dict) and set(value) == {"slice"}:
+        parts = value["slice"]
+        _expect(isinstance(parts, list) and len(parts) == 3, "a slice is [start, stop, step]")
+        return slice(*(_read_argument(part, kinds, used, depth + 1) for part in parts))
+    raise GraphError(f"an argument of type {type(value).__name__} is not allowed")
+
+
+# ----------------------------------------------------------------------------------------------------------- the network
+
+
+class Network(nn.Module):
+    """A graph as a module: trains, moves, copies, exports and compiles like any other. Made by `build` or `load`.
+
+    `graph`: the JSON. `input_shape`: one image's (C, H, W). `num_classes`: known after `build` or `load`.
+    `encoded`: the stored form of tensors that are not stored raw, by name. After `load` also `preprocessing`,
+    `class_names` and `artifact` (the file's other fields).
+    """
+
+    def __init__(self, graph: dict[str, Any]) -> None:
+        super().__init__()
+        _check_keys(graph, {"input_shape", "layers", "nodes"}, {"parameters", "buffers"}, "the graph")
+        graph = {"parameters": {}, "buffers": {}, **graph}
+        for table in ("layers", "parameters", "buffers"):
+            _expect(isinstance(graph[table], dict) and len(graph[table]) <= MAX_NODES, f"{table} is not an object")
+        size = _list_of(_integer(1, 4096), 3, 3)
+        _expect(size.holds(graph["input_shape"]), f"input_shape is not [C, H, W] with numbers from 1 to 4096")
+        _check_tree(graph)
+        self._steps = _read_steps(graph)
+        self.graph = graph
+        self.input_shape: tuple[int, ...] = tuple(graph["input_shape"])
+        self.num_classes: int | None = None
+        self.encoded: dict[str, Encoded] = {}
+        self.preprocessing: dict[str, Any] | None = None
+        self.class_names: list[str] | None = None
+        self.artifact: dict[str, Any] = {}
+        self._grow(graph)
+
+    def _grow(self, graph: dict[str, Any]) -> None:
+        """Make the tree of modules, in the order of the graph, so that names and their order are the original's."""
+        budget = MAX_PARAMETERS
+        for name, layer in graph["layers"].items():
+            owner, leaf = self._owner(name, f"layer {name!r}")
+            _expect(leaf not in owner._modules, f"layer {name!r}: the name is taken")
+            try:
+                with torch.device("meta"):
+                    made = LAYERS[layer["type"]].make(**layer.get("arguments", {}))
+                    budget -= sum(parameter.numel() for parameter in made.parameters())
+                _expect(budget >= 0, f"the network has more than {MAX_PARAMETERS} parameters")
+                if torch.get_default_device().type != "meta":
+                    made = LAYERS[layer["type"]].make(**layer.get("arguments", {}))
+            except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+                if isinstance(error, GraphError):
+                    raise
+                raise GraphError(f"layer {name!r} ({layer['type']}): {error}") from None
+            owner.add_module(leaf, made)
+        for name, shape in graph["parameters"].items():
+            owner, leaf = self._owner(name, f"parameter {name!r}")
+            budget -= math.prod(shape)
+            _expect(budget >= 0, f"the network has more than {MAX_PARAMETERS} parameters")
+            owner.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
+        for name, buffer in graph["buffers"].items():
+            owner, leaf = self._owner(name, f"buffer {name!r}")
+            budget -= math.prod(buffer["shape"])
+            _expect(budget >= 0, f"the network has more than {MAX_PARAMETERS} parameters")
+            owner.register_buffer(leaf, torch.zeros(buffer["shape"], dtype=DTYPES[buffer["dtype"]]))
+
+    def _owner(self, name: str, what: str) -> tuple[nn.Module, str]:
+        """The module that `name` lives in, made where it does not exist yet, and the last part of the name."""
+        *path, leaf = name.split(".")
+        owner: nn.Module = self
+        for part in path:
+            if part not in owner._modules:
+                _expect(not hasattr(owner, part), f"{what}: the name {part!r} is taken")
+                owner.add_module(part, Scope())
+            child = owner._modules[part]
+            assert child is not None
+            owner = child
+            _expect(type(owner) is Scope, f"{what}: {part!r} is a layer, nothing else can live in it")
+        if leaf not in owner._modules:
+            _expect(not hasattr(owner, leaf), f"{what}: the name {leaf!r} is taken")
+        return owner, leaf
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Logits [N, C] of images that are already normalised, [N, *input_shape]."""
+        return self.run(images_NCHW)
+
+    def run(self, images_NCHW: Tensor, observe: Callable[[str, Any], None] | None = None) -> Tensor:
+        """The same; `observe(node name, value)` is called with every value on the way."""
+        values: dict[str, Any] = {}
+        for step in self._steps:
+            if observe is None:
+                value = self._do(step, values, images_NCHW)
+            else:
+                value = self._do_watched(step, values, images_NCHW, observe)
+            if step.op == "output":
+                return value
+            values[step.name] = value
+            for name in step.done:
+                del values[name]
+        raise AssertionError("a checked graph ends with its output")
+
+    def _do(self, step: Step, values: dict[str, Any], images_NCHW: Tensor) -> Any:
+        if step.op == "input":
+            return images_NCHW
+        if step.op == "tensor":
+            return _attribute(self, step.target)
+        args = [_fill(argument, values) for argument in step.args]
+        if step.op == "output":
+            return args[0]
+        kwargs = {name: _fill(argument, values) for name, argument in step.kwargs.items()}
+        if step.op == "layer":
+            return _attribute(self, step.target)(*args, **kwargs)
+        return FUNCTIONS[step.target].call(*args, **kwargs)
+
+    def _do_watched(
+        self,
+        step: Step,
+        values: dict[str, Any],
+        images_NCHW: Tensor,
+        observe: Callable[[str, Any], None],
+    ) -> Any:
+        """`_do`, with errors that name the node: whatever torch raises here, the graph is what is wrong."""
+        try:
+            value = self._do(step, values, images_NCHW)
+            observe(step.name, value)
+        except Exception as error:
+            what = f"{step.op} {step.target!r}" if step.target else step.op
+            raise GraphError(f"node {step.name!r} ({what}): {error}") from error
+        return value
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _fill(argument: Any, values: dict[str, Any]) -> Any:
+    """The argument with every Ref replaced by its value."""
+    if isinstance(argument, Ref):
+        return values[argument.name]
+    if isinstance(argument, list):
+        return [_fill(part, values) for part in argument]
+    if isinstance(argument, slice):
+        return slice(_fill(argument.start, values), _fill(argument.stop, values), _fill(argument.step, values))
+    return argument
+
+
+def build(graph: dict[str, Any]) -> Network:
+    """A network with fresh weights, in training mode. Raises GraphError as `check` does, before memory is used."""
+    with torch.device("meta"):
+        blueprint = Network(graph)
+    _dry_run(blueprint)
+    if torch.get_default_device().type == "meta":
+        return blueprint
+    network = Network(graph)
+    network.num_classes = blueprint.num_classes
+    return network
+
+
+# ------------------------------------------------------------------------------------------------------- encoded tensors
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A tensor as it is stored: `decode()` gives [*shape] in `dtype`. `data` is 1-D uint8, little-endian."""
+
+    encoding: dict[str, Any]
+    shape: list[int]
+    dtype: str
+    data: Tensor
+
+    def decode(self) -> Tensor:
+        return decode(self.encoding, self.shape, self.dtype, self.data)
+
+
+_ENCODING_FIELDS = {"raw": set(), "fp16": set(), "minmax": {"bits", "minimum", "maximum"}, "cast": {"to"}}
+
+
+def stored_dtype(encoding: Any, dtype: str) -> torch.dtype:
+    """The type of the stored numbers. Raises GraphError when the encoding is unknown or does not fit the tensor's dtype."""
+    name = encoding.get("name") if isinstance(encoding, dict) else None
+    _expect(isinstance(name, str) and name in _ENCODING_FIELDS, f"encoding {name!r:.80} is unknown")
+    assert isinstance(name, str)
+    _check_keys(encoding, {"name"} | _ENCODING_FIELDS[name], set(), f"encoding {name}")
+    if name == "raw":
+        return DTYPES[dtype]
+    _expect(DTYPES[dtype].is_floating_point, f"encoding {name} is for floating-point tensors, not {dtype}")
+    if name == "fp16":
+        return torch.float16
+    if name == "minmax":
+        low, high = encoding["minimum"], encoding["maximum"]
+        finite = all(isinstance(v, float) and math.isfinite(v) for v in (low, high))
+        _expect(finite and low <= high, "minmax needs finite floats with minimum <= maximum")
+        _expect(_is_integer(encoding["bits"]) and encoding["bits"] == 8, "minmax stores 8 bits")
+        return torch.uint8
+    _expect(encoding["to"] in ("int8", "uint8"), "cast goes to int8 or uint8")
+    return DTYPES[encoding["to"]]
+
+
+def decode(encoding: dict[str, Any], shape: Sequence[int], dtype: str, data: Tensor) -> Tensor:
+    """The tensor [*shape] in `dtype` from its stored bytes, in memory of its own.
+
+    minmax: value = minimum + q * (maximum - minimum) / (2^bits - 1), computed in float64.
+    """
+    stored = data.clone().view(stored_dtype(encoding, dtype)).reshape(list(shape))
+    if encoding["name"] == "minmax":
+        span = encoding["maximum"] - encoding["minimum"]
+        levels = 2 ** encoding["bits"] - 1
+        return (encoding["minimum"] + stored.double() * span / levels).to(DTYPES[dtype])
+    return stored.to(DTYPES[dtype])
+
+
+# --------------------------------------------------------------------------------------------------------------- the file
+
+
+def load(file: str | Path | IO[bytes]) -> Network:
+    """The network of an artifact, on the CPU, in eval mode. Raises GraphError when the file is not a sound artifact."""
+    if sys.byteorder != "little":
+        raise GraphError("artifacts are little-endian; this machine is not")
+    document = torch.load(file, map_location="cpu", weights_only=True)
+    _expect(isinstance(document, dict), "the file does not hold an artifact: it is no dict")
+    version = document.get("format_version")
+    _expect(
+        version == FORMAT_VERSION,
+        f"format_version is {version!r:.80}, this reader knows {FORMAT_VERSION}: take the load_artifact.py of the service "
+        "that wrote the file"
+        if version is not None
+        else "the file does not hold an artifact: it has no format_version (is it a plain state_dict?)",
+    )
+    fields = {"graph", "tensors", "data", "preprocessing", "class_names", "steps", "metrics", "digests"}
+    _check_keys(document, fields, {"format_version"}, "the artifact")
+    with torch.device("meta"):
+        network = Network(document["graph"])
+    _dry_run(network)
+    _read_tensors(network, document["tensors"], document["data"])
+    network.preprocessing = document["preprocessing"]
+    network.class_names = document["class_names"]
+    names = network.class_names
+    _expect(
+        names is None or (isinstance(names, list) and len(names) == network.num_classes),
+        f"class_names does not have one name for each of the {network.num_classes} outputs",
+    )
+    network.artifact = {
+        key: value for key, value in document.items() if key not in ("graph", "tensors", "data")
+    }
+    return network.eval()
+
+
+def _read_tensors(network: Network, index: Any, data: Any) -> None:
+    """Decode every tensor into the network, which is on the meta device until now."""
+    flat = isinstance(data, Tensor) and data.dtype == torch.uint8 and data.ndim == 1 and data.is_contiguous()
+    _expect(flat, "data is not one flat uint8 tensor")
+    _expect(isinstance(index, dict), "tensors is not an object")
+    expected = network.state_dict()
+    _expect(
+        index.keys() == expected.keys(),
+        f"the tensors are not those of the graph: missing {sorted(expected.keys() - index.keys())[:5]}, "
+        f"unexpected {sorted(map(str, index.keys() - expected.keys()))[:5]}",
+    )
+    state: dict[str, Tensor] = {}
+    for name, like in expected.items():
+        try:
+            encoded = _read_tensor(index[name], like, data)
+            state[name] = encoded.decode()
+        except GraphError as error:
+            raise GraphError(f"tensor {name!r}: {error}") from None
+        if encoded.encoding["name"] != "raw":
+            network.encoded[name] = encoded
+    network.load_state_dict(state, strict=True, assign=True)
+
+
+def _read_tensor(entry: Any, like: Tensor, data: Tensor) -> Encoded:
+    _check_keys(entry, {"shape", "dtype", "encoding", "offset", "nbytes"}, set(), "its entry")
+    shape, dtype = _read_shape(entry["shape"], "its entry"), entry["dtype"]
+    _expect(isinstance(dtype, str) and dtype in DTYPES, f"dtype {dtype!r:.80} is unknown")
+    _expect(shape == list(like.shape), f"its shape is {shape}, the graph's is {list(like.shape)}")
+    same_kind = DTYPES[dtype].is_floating_point if like.is_floating_point() else DTYPES[dtype] == like.dtype
+    _expect(same_kind, f"its dtype {dtype} does not fit the graph's {like.dtype}")
+    offset, nbytes = entry["offset"], entry["nbytes"]
+    itemsize = stored_dtype(entry["encoding"], dtype).itemsize
+    _expect(_is_integer(offset) and _is_integer(nbytes), "offset and nbytes are integers")
+    _expect(nbytes == math.prod(shape) * itemsize, f"it has {nbytes} bytes, its shape needs {math.prod(shape) * itemsize}")
+    _expect(0 <= offset <= offset + nbytes <= data.numel(), "it lies outside the data")
+    return Encoded(dict(entry["encoding"]), shape, dtype, data[offset : offset + nbytes])
+
+
+# ----------------------------------------------------------------------------------------------------------------- photos
+
+
+def resize_and_crop(image: Image.Image, preprocessing: dict[str, Any]) -> Tensor:
+    """A photo as uint8 [3, H, W]: upright (EXIF), RGB, resized, centre crop; to the bit what torchvision.transforms does."""
+    from PIL import ImageOps
+
+    image = _to_rgb(ImageOps.exif_transpose(image))
+    if preprocessing["resize"] is not None:
+        image = _resize(image, preprocessing["resize"], preprocessing["interpolation"])
+    if preprocessing["crop"] is not None:
+        image = _centre_crop(image, preprocessing["crop"])
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # 16 bits of grey: Pillow's own conversion clips at 255, so scale here (65535 / 257 = 255).
+        grey = torch.frombuffer(bytearray(image.convert("I").tobytes()), dtype=torch.int32)
+        scaled = ((grey.clamp(0, 65535) + 128) // 257).to(torch.uint8)
+        image = Image.frombytes("L", image.size, bytes(scaled.tolist()))
+    if image.mode == "F":
+        raise ValueError("a picture of floating-point numbers has no fixed white: save it as 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # or Pillow warns
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _resize(image: Image.Image, resize: int | list[int], interpolation: str) -> Image.Image:
+    from PIL import Image
+
+    if isinstance(resize, int):
+        short, long = sorted(image.size)
+        new_long = int(resize * long / short)
+        width, height = (resize, new_long) if image.width <= image.height else (new_long, resize)
+    else:
+        height, width = resize
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def _centre_crop(image: Image.Image, crop: int | list[int]) -> Image.Image:
+    from PIL import ImageOps
+
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    missing_x, missing_y = max(width - image.width, 0), max(height - image.height, 0)
+    if missing_x or missing_y:
+        border = (missing_x // 2, missing_y // 2, (missing_x + 1) // 2, (missing_y + 1) // 2)
+        image = ImageOps.expand(image, border=border, fill=(0, 0, 0))
+    top = round((image.height - height) / 2)
+    left = round((image.width - width) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def normalise(images_NCHW: Tensor, preprocessing: dict[str, Any]) -> Tensor:
+    """uint8 [..., 3, H, W] to the network's float32 input: (x / 255 - mean) / std, to the bit what torchvision does."""
+    mean, std = (
+        torch.tensor(preprocessing[name], dtype=torch.float32, device=images_NCHW.device).view(-1, 1, 1)
+        for name in ("mean", "std")
+    )
+    return images_NCHW.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+class Images(Protocol):
+    """uint8 images [N, 3, H, W] that can be sliced: a tensor, or something that reads files when asked."""
+
+    def __getitem__(self, batch: slice, /) -> Tensor: ...
+
+
+class Score(NamedTuple):
+    num_images: int
+    num_correct: int
+    cross_entropy: float
+    """The mean over the images, in nats."""
+
+    @property
+    def accuracy(self) -> float:
+        return self.num_correct / self.num_images
+
+
+def evaluate(
+    network: nn.Module,
+    images_NCHW: Images,
+    labels_N: Tensor,
+    preprocessing: dict[str, Any],
+    *,
+    batch_size: int = 64,
+) -> Score:
+    """How many images the network gets right, and its mean cross-entropy; in order, in batches of `batch_size`.
+
+    `images_NCHW`: uint8, resized and cropped already. `labels_N`: int64, indices of the network's outputs. The service
+    and the command line below both call this, so their numbers are the same. The network's mode is restored afterwards.
+    """
+    if len(labels_N) == 0:
+        raise ValueError("there is nothing to evaluate: no images")
+    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    was_training = network.training
+    network.eval()
+    num_correct, total = 0, 0.0
+    with torch.no_grad():
+        for start in range(0, len(labels_N), batch_size):
+            batch = slice(start, start + batch_size)
+            labels = labels_N[batch].to(device)
+            logits_NC = network(normalise(images_NCHW[batch].to(device), preprocessing))
+            num_correct += int((logits_NC.argmax(dim=1) == labels).sum())
+            total += float(F.cross_entropy(logits_NC.double(), labels, reduction="sum"))
+    network.train(was_training)
+    return Score(len(labels_N), num_correct, total / len(labels_N))
+
+
+# ------------------------------------------------------------------------------------------------------- the command line
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class UsageError(Exception):
+    """Told to the person at the keyboard, without a traceback."""
+
+
+class PhotoFolder:
+    """The photos of a folder or a zip, by their path relative to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path) if path.is_file() and zipfile.is_zipfile(path) else None
+        self._root = path
+        if self._archive is not None:
+            names = [name for name in self._archive.namelist() if not name.endswith("/")]
+        elif path.is_dir():
+            names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        else:
+            raise UsageError(f"{path} is neither a folder nor a zip")
+        # macOS writes é as e + accent; compare names in one form.
+        self._names = {_nfc(name): name for name in names if _is_photo(name)}
+
+    def paths(self) -> list[str]:
+        return sorted(self._names)
+
+    def open(self, path: str) -> IO[bytes]:
+        name = self._names.get(path)
+        if name is None:
+            raise UsageError(f"{self._root} has no photo {path!r}")
+        return self._archive.open(name) if self._archive is not None else (self._root / name).open("rb")
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_photo(name: str) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(_SUFFIXES) and not hidden
+
+
+def _list_photos(folder: PhotoFolder, class_names: list[str], split: str | None) -> list[tuple[str, int]]:
+    """(path, class index) of <class>/<image>, or of <split>/<class>/<image>, sorted by path."""
+    labels = {_nfc(name): index for index, name in enumerate(class_names)}
+    prefix = _nfc(split) + "/" if split else ""
+    found = []
+    for path in folder.paths():
+        if not path.startswith(prefix):
+            continue
+        class_name, _, rest = path[len(prefix) :].partition("/")
+        if not rest:
+            continue
+        if class_name not in labels:
+            hint = "" if split else " (for a folder with splits give --split)"
+            raise UsageError(
+                f"folder {prefix + class_name!r} is no class of this network: {', '.join(class_names[:20])}{hint}"
+            )
+        found.append((path, labels[class_name]))
+    if not found:
+        raise UsageError(f"no photos at {prefix}<class>/<image>; looked for {', '.join(_SUFFIXES)}")
+    return found
+
+
+def _read_listing(listing: Path, class_names: list[str]) -> list[tuple[str, int]]:
+    """(path, class index) of a CSV with the columns path and label, sorted by path."""
+    labels = {_nfc(name): index for index, name in enumerate(class_names)}
+    found = []
+    with listing.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"path", "label"} <= set(rows.fieldnames or ()):
+            raise UsageError(f"{listing} needs the columns path and label in its first line")
+        for row in rows:
+            label = _nfc(row["label"] or "")
+            if label not in labels:
+                raise UsageError(f"{listing}, line {rows.line_num}: {label!r} is no class of this network")
+            found.append((_nfc(row["path"]), labels[label]))
+    if not found:
+        raise UsageError(f"{listing} lists no photos")
+    return sorted(found)
+
+
+class _Batches:
+    """Photos that are read when a slice of them is asked for."""
+
+    def __init__(self, open_photo: Callable[[str], IO[bytes]], paths: list[str], preprocessing: dict[str, Any]) -> None:
+        self._open, self._paths, self._preprocessing = open_photo, paths, preprocessing
+
+    def __getitem__(self, batch: slice) -> Tensor:
+        return torch.stack([self._read(path) for path in self._paths[batch]])
+
+    def _read(self, path: str) -> Tensor:
+        with self._open(path) as file:
+            return read_photo(file, path, self._preprocessing)
+
+
+def read_photo(file: IO[bytes], name: str, preprocessing: dict[str, Any]) -> Tensor:
+    """uint8 [3, H, W] of an image file. Raises UsageError naming the file when it is no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file.read())) as image:
+            return resize_and_crop(image, preprocessing)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(f"{name} cannot be read as an image: {error}") from None
+
+
+def _needs_photos(network: Network) -> tuple[dict[str, Any], list[str]]:
+    if network.preprocessing is None or network.class_names is None:
+        raise UsageError("this file carries no preprocessing or class names: photos cannot be classified with it")
+    return network.preprocessing, network.class_names
+
+
+def _info(network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
+    encodings: dict[str, int] = {}
+    for name in network.state_dict():
+        how = network.encoded[name].encoding["name"] if name in network.encoded else "raw"
+        encodings[how] = encodings.get(how, 0) + 1
+    return {
+        "size_bytes": arguments.model.stat().st_size,
+        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "input_shape": list(network.input_shape),
+        "encodings": encodings,
+        "layers": len(network.graph["layers"]),
+        **network.artifact,
+    }
+
+
+def _classify(network: Network, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    preprocessing, class_names = _needs_photos(network)
+    answers = []
+    for photo in arguments.photos:
+        with photo.open("rb") as file:
+            image = read_photo(file, str(photo), preprocessing)
+        with torch.no_grad():
+            probabilities = network(normalise(image[None], preprocessing))[0].softmax(dim=0)
+        best = probabilities.topk(min(arguments.top, len(class_names)))
+        top = [
+            {"class": class_names[index], "probability": value}
+            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        answers.append({"photo": str(photo), "top": top})
+    return answers
+
+
+def _evaluate(network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
+    preprocessing, class_names = _needs_photos(network)
+    folder = PhotoFolder(arguments.folder)
+    if arguments.files is not None:
+        found = _read_listing(arguments.files, class_names)
+    else:
+        found = _list_photos(folder, class_names, arguments.split)
+    images = _Batches(folder.open, [path for path, _ in found], preprocessing)
+    score = evaluate(network, images, torch.tensor([label for _, label in found]), preprocessing)
+    return {**score._asdict(), "accuracy": score.accuracy}
+
+
+def _lines(command: str, answer: Any) -> Iterator[str]:
+    """The answer for people."""
+    if command == "evaluate":
+        yield f"accuracy {answer['accuracy']:.6f} ({answer['num_correct']} of {answer['num_images']} images)"
+        yield f"cross-entropy {answer['cross_entropy']:.6f}"
+    elif command == "classify":
+        for photo in answer:
+            yield photo["photo"]
+            for guess in photo["top"]:
+                yield f"  {guess['probability']:7.2%}  {guess['class']}"
+    else:
+        for key, value in answer.items():
+            yield f"{key:16}{value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Look into a fewbytes artifact, classify photos, evaluate it.")
+    parser.add_argument("model", type=Path, help="the .pt file")
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,classify,evaluate}")
+    info = commands.add_parser("info", help="what the file holds")
+    classify = commands.add_parser("classify", help="say what is on photos")
+    classify.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    classify.add_argument("--top", type=int, default=3, help="how many guesses (default 3)")
+    score = commands.add_parser("evaluate", help="accuracy on a folder of photos")
+    score.add_argument("folder", type=Path, metavar="FOLDER", help="holds <class>/<image>, or is a zip of that")
+    score.add_argument("--split", help="FOLDER holds <split>/<class>/<image>: evaluate this split")
+    score.add_argument("--files", type=Path, help="CSV with path,label (relative to FOLDER, class name): evaluate these")
+    for command in (info, classify, score):
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    commands: dict[str, Callable[..., Any]] = {"info": _info, "classify": _classify, "evaluate": _evaluate}
+    try:
+        answer = commands[arguments.command](load(arguments.model), arguments)
+    except (UsageError, GraphError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(arguments.command, answer)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
