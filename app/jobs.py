@@ -102,7 +102,7 @@ def submit(
     }
     # A key that another transaction is just inserting makes this wait for it, then insert nothing.
     statement = _insert(session, Job).values(row).on_conflict_do_nothing(index_elements=["idempotency_key"])
-    if _changed(session, statement) == 0:
+    if session.scalar(statement.returning(Job.id)) is None:
         return _replayed(session, row), True
     _append(session, job_id, 1, [("state", {"state": QUEUED, "attempt": 0, "reason": "submitted"})])
     return _get(session, job_id), False
@@ -486,6 +486,6 @@ def _insert(session: Session, table: type[Any]) -> Any:
 
 
 def _changed(session: Session, statement: Any) -> int:
-    """Execute a DML statement; how many rows it changed."""
+    """Execute an UPDATE; how many rows it changed."""
     result: CursorResult[Any] = session.connection().execute(statement)
     return result.rowcount
