@@ -1,5 +1,6 @@
 """What can be asked for: architectures with their layer tables, and the steps of a job."""
 
+import inspect
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -142,7 +143,7 @@ def list_steps() -> Page[StepView]:
 
 
 def _step_view(name: str) -> StepView:
-    description = (STEPS[name].__doc__ or "").strip()
+    description = inspect.getdoc(STEPS[name]) or ""
     schema = STEPS[name].model_json_schema()
     return StepView(
         name=name, summary=description.split("\n")[0], description=description, json_schema=schema

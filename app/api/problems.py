@@ -91,7 +91,7 @@ def _field_error(fault: Any, body: Any) -> dict[str, Any]:
     source, *path = fault["loc"]
     error: dict[str, Any] = {}
     if source == "body":
-        path = _without_tags(path, body)
+        path = _without_tags(path, body, missing=fault["type"] == "missing")
         if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
             path.append("method")
         error["pointer"] = _pointer(path)
@@ -116,7 +116,7 @@ def _detail(fault: Any) -> str:
     return str(fault["msg"]).removeprefix("Value error, ")[:_MAX_TEXT]
 
 
-def _without_tags(path: Sequence[Any], body: Any) -> list[Any]:
+def _without_tags(path: Sequence[Any], body: Any, *, missing: bool) -> list[Any]:
     """pydantic's location names the branch of a union as if it were a key; a JSON pointer must not."""
     kept: list[Any] = []
     for index, part in enumerate(path):
@@ -124,8 +124,8 @@ def _without_tags(path: Sequence[Any], body: Any) -> list[Any]:
         if in_list or (isinstance(body, dict) and part in body):
             kept.append(part)
             body = body[part]
-        elif isinstance(body, dict) and index == len(path) - 1 and part != "[key]":
-            kept.append(part)  # a missing field
+        elif missing and index == len(path) - 1:
+            kept.append(part)
     return kept
 
 
@@ -173,7 +173,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 async def _database(request: Request, exc: Exception) -> Response:
-    log.error("request %s: the database does not answer", request.state.request_id, exc_info=exc)
+    log.error("request %s: the database does not answer: %s", request.state.request_id, exc)
     detail = "The database does not answer. Nothing was changed: try again."
     problem = Problem(503, "DATABASE_UNAVAILABLE", detail, retryable=True, headers={"Retry-After": "2"})
     return problem_response(request, problem)
