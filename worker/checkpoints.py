@@ -96,8 +96,8 @@ def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(error))
-        if found and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
+        # "Unsupported global: GLOBAL argparse.Namespace was not an allowed global by default."
+        if found := re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+\.\w+)", str(error)):
             raise _is_code(f"a pickle that needs the Python object {found[1][:120]}") from None
         raise _unreadable("its pickle holds more than tensors and plain values") from None
     except (MemoryError, OSError):

@@ -257,3 +257,10 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path, sqlite_database: str) 
     process.kill()
     process.wait()
     wait_for(lambda: not is_alive(pid), 5)
+
+
+def test_the_worker_holds_no_torch() -> None:
+    """A supervisor that cannot hold a GPU cannot lose one, and starts in a second."""
+    code = "import sys; import worker.main; print('torch' in sys.modules, 'fastapi' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
