@@ -14,9 +14,9 @@ import torch
 
 from app.errors import Problem
 from app.spec.base import Split
-from models.load_artifact import decode_image, resize_and_crop
+from models.load_artifact import resize_and_crop
 from worker.datasets.build import split_digest
-from worker.datasets.images import quiet_pillow
+from worker.datasets.images import open_image, quiet_pillow
 
 _Rows = list[dict[str, Any]]
 
@@ -83,7 +83,8 @@ class ImageData:
                 pass
 
     def _decode(self, row: dict[str, Any], preprocessing: dict[str, Any]) -> torch.Tensor:
-        return resize_and_crop(decode_image(self._read(row)), preprocessing)
+        with open_image(self._read(row)) as image:
+            return resize_and_crop(image, preprocessing)
 
     def _read(self, row: dict[str, Any]) -> bytes:
         if row["offset"] is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 MAX_PIXELS = 25_000_000
+MAX_ASPECT = 100
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _PHOTO_ENDINGS = {
     *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib"),
@@ -56,7 +57,7 @@ def check_image(data: bytes) -> Size:
     if data[:4] == b"RIFF":
         _check_pixels(*_webp_size(data))
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_image(data) as image:
             _check_pixels(*image.size)
             image.load()
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
@@ -68,11 +69,19 @@ def check_image(data: bytes) -> Size:
     return Size(width, height) if turned else Size(height, width)
 
 
+def open_image(data: bytes) -> Image.Image:
+    """Pillow's image of a file in one of our formats, not yet decoded."""
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise BadImage(f"has {width}x{height} pixels; at most {MAX_PIXELS:,} are read: scale it down")
     if width < 1 or height < 1:
         raise BadImage("has no pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        # Scaling the shorter side of such a strip up to a network's input would take gigabytes.
+        raise BadImage(f"has {width}x{height} pixels: one side is more than {MAX_ASPECT} times the other")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from app.errors import Problem
 from app.spec.base import Split
 from app.spec.training import Training
+from models.load_artifact import Score, evaluate
 from worker.run import Run, Stopped
 from worker.training.batches import Batch, TrainingImages, seed_step
 from worker.training.checkpoint import load_checkpoint, save_checkpoint
-from worker.training.evaluation import Score, score
 from worker.training.memory_format import use_fastest_format
 from worker.training.schedules import learning_rate
 
@@ -42,7 +42,7 @@ class History:
     accuracies: list[float] = field(default_factory=list)
     """On val, one an epoch."""
     best: dict[str, float] | None = None
-    """accuracy, loss, epoch."""
+    """accuracy, cross_entropy, epoch."""
 
 
 def train(
@@ -56,7 +56,7 @@ def train(
 ) -> NetworkType:
     """Train `network` in place on the run's device and return it in eval mode, with the weights that `spec.select` asks for.
 
-    Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `loss`. Raises Problem TRAINING_DIVERGED when the loss is
+    Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `cross_entropy`. Raises Problem TRAINING_DIVERGED when the loss is
     no longer finite, and Stopped: "preempt" after a checkpoint, "cancel" with the best network so far.
     """
     return _Training(network, spec, run, images, preprocessing, batch_loss).run_to_end()
@@ -78,7 +78,7 @@ class _Training(Generic[NetworkType]):
         self.images = images
         self.preprocessing = preprocessing
         self.batch_loss = batch_loss
-        self.memory_format = use_fastest_format(self.network, images.pixels(images.batch(0, "none"), preprocessing))
+        use_fastest_format(self.network, images.pixels(images.batch(0, "none"), preprocessing))
         self.autocast_dtype = _autocast_dtype(spec, run)
         self.optimizer = build_optimizer(self.network, spec)
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=spec.precision == "amp_fp16")
@@ -120,7 +120,7 @@ class _Training(Generic[NetworkType]):
             group["lr"] = rate
         seed_step(self.run.seed, step)
         batch = self.images.batch(step, self.spec.augmentation)
-        pixels_NCHW = self.images.pixels(batch, self.preprocessing).contiguous(memory_format=self.memory_format)
+        pixels_NCHW = self.images.pixels(batch, self.preprocessing)
         with torch.autocast(self.run.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             logits_NC = self.network(pixels_NCHW)
         loss = self.batch_loss(logits_NC.float(), batch)
@@ -142,22 +142,21 @@ class _Training(Generic[NetworkType]):
         self.history.loss_sum = 0.0
         if not self.has_val:
             return
-        self.network.eval()
-        result = score(self.network, self.run, "val", self.preprocessing, memory_format=self.memory_format)
-        self.network.train()
-        if not math.isfinite(result.loss):
-            raise self._diverged(f"the loss on val became {result.loss}")
-        self.run.note("accuracy", result.accuracy, split="val", epoch=epoch)
-        self.run.note("loss", result.loss, split="val", epoch=epoch)
-        self.history.accuracies.append(result.accuracy)
-        if self._is_best(result):
-            self.history.best = {"accuracy": result.accuracy, "loss": result.loss, "epoch": epoch}
+        data = self.run.data
+        score = evaluate(self.network, data.images("val", self.preprocessing), data.labels("val"), self.preprocessing)
+        if not math.isfinite(score.cross_entropy):
+            raise self._diverged(f"the cross-entropy on val became {score.cross_entropy}")
+        self.run.note("accuracy", score.accuracy, split="val", epoch=epoch)
+        self.run.note("cross_entropy", score.cross_entropy, "nat", split="val", epoch=epoch)
+        self.history.accuracies.append(score.accuracy)
+        if self._is_best(score):
+            self.history.best = {"accuracy": score.accuracy, "cross_entropy": score.cross_entropy, "epoch": epoch}
             self.best_weights = copy.deepcopy(self.network.state_dict())
 
-    def _is_best(self, result: Score) -> bool:
-        """By accuracy; val is small and ties are common, so then by loss."""
+    def _is_best(self, score: Score) -> bool:
+        """By accuracy; val is small and ties are common, so then by cross-entropy."""
         best = self.history.best
-        return best is None or (result.accuracy, -result.loss) > (best["accuracy"], -best["loss"])
+        return best is None or (score.accuracy, -score.cross_entropy) > (best["accuracy"], -best["cross_entropy"])
 
     def _diverged(self, what: str) -> Problem:
         epoch = self.history.step // self.images.steps_per_epoch + 1

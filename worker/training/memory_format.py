@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 
-def use_fastest_format(network: nn.Module, images_NCHW: Tensor) -> torch.memory_format:
-    """Lay the network's weights out channels-last, and say in which format its input should be.
+def use_fastest_format(network: nn.Module, images_NCHW: Tensor) -> None:
+    """Lay the network's weights out channels-last; torch then converts what flows between them by itself.
 
     A network that flattens with `view` instead of `flatten` cannot run so: it keeps the ordinary layout. `images_NCHW`: a few
     normalised images to try it with.
@@ -15,12 +15,9 @@ def use_fastest_format(network: nn.Module, images_NCHW: Tensor) -> torch.memory_
     network.to(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
-            network(images_NCHW[:2].contiguous(memory_format=torch.channels_last))
-        chosen = torch.channels_last
+            network(images_NCHW[:2])
     except RuntimeError as error:
         if "view size is not compatible" not in str(error):
             raise
         network.to(memory_format=torch.contiguous_format)
-        chosen = torch.contiguous_format
     network.train(was_training)
-    return chosen

@@ -33,18 +33,17 @@ class TeacherTargets:
         self._combine = combine
         self._weights = weights
         trial = images.batch(0, "none")
-        self._formats = [
-            use_fastest_format(teacher.network.eval(), images.pixels(trial, teacher.preprocessing)) for teacher in teachers
-        ]
+        for teacher in teachers:
+            use_fastest_format(teacher.network.eval(), images.pixels(trial, teacher.preprocessing))
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
         """Probabilities [N, C] at the temperature, columns in the data's class order."""
         pixels: dict[str, Tensor] = {}
         members_NC = []
-        for teacher, memory_format in zip(self._teachers, self._formats, strict=True):
+        for teacher in self._teachers:
             key = repr(sorted(teacher.preprocessing.items()))
             if key not in pixels:  # members of an ensemble mostly share their preprocessing
                 pixels[key] = self._images.pixels(batch, teacher.preprocessing)
-            members_NC.append(teacher.logits(pixels[key].contiguous(memory_format=memory_format)).float())
+            members_NC.append(teacher.logits(pixels[key]).float())
         return soft_targets(members_NC, self._temperature, combine=self._combine, weights=self._weights)
