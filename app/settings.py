@@ -17,6 +17,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    allow_open: bool = Field(False, description="Listen on other addresses than this machine's own, without keys.")
 
     lease_seconds: float = Field(20.0, gt=0, description="A worker silent for longer has lost its job.")
     cancel_grace_seconds: float = Field(30.0, ge=0, description="Time a trainer has to save its best student.")

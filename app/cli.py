@@ -1,0 +1,97 @@
+"""The command `fewbytes`."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.door import CannotStartError, refuse_open_door
+from app.parent import end_with_stdin
+from app.settings import settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Everything lives below it. Default: ./data.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainers that run at the same time.")] = 1,
+) -> None:
+    """Run the whole service: broker, database, API, workers."""
+    from app import embedded  # here: every restart of the API would pay for importing it
+
+    config = settings()
+    try:
+        embedded.up(
+            data_dir=data_dir or config.data_dir,
+            host=host or config.host,
+            port=config.port if port is None else port,
+            workers=workers,
+        )
+    except CannotStartError as error:
+        _refuse(str(error))
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="An open listening socket to take over.")] = None,
+) -> None:
+    """Run the API alone."""
+    import uvicorn
+
+    end_with_stdin()
+    config = settings()
+    if fd is None:
+        try:
+            refuse_open_door(host or config.host, config)
+        except CannotStartError as error:
+            _refuse(str(error))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            "app.main:create_app",
+            factory=True,
+            host=host or config.host,
+            port=config.port if port is None else port,
+            log_level="warning",
+            # Followers of a job's events hold their connections open for hours; they reconnect elsewhere.
+            timeout_graceful_shutdown=3,
+        )
+    )
+    server.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+
+
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="Which jobs it takes: compress, inspect, or both.")] = "compress,inspect",
+) -> None:
+    """Run one worker: one job at a time on this machine's device."""
+    # Another program, not an import: the API's side of the house never loads the worker's.
+    os.execv(sys.executable, [sys.executable, "-m", "worker.main", "--queues", queues])
+
+
+@app.command(name="migrate")
+def migrate_database() -> None:
+    """Bring the database to this version's tables."""
+    from app import migrate
+
+    migrate.upgrade(settings().resolved_database_url)
+
+
+def _refuse(message: str) -> None:
+    print(f"fewbytes: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

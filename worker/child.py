@@ -1,0 +1,111 @@
+"""The process that does the work: `python -m worker.child`. It reads one order, obeys it, reports on the line, and ends.
+
+It holds no database and no storage. Its last word is one of
+
+    {"type": "result", ...}   done, with the files it left in its work folder
+    {"type": "stopped", ...}  it was asked to stop and did
+    {"type": "error", ...}    the caller must be told something: a Problem
+
+Ending without one of them means that it was lost, and the supervisor tries again. So an OSError (a full disk, a lost mount)
+is let through: trying again may help. Any other exception would come again, and is reported.
+"""
+
+import importlib
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from app.errors import Problem
+from app.parent import end_with_parent
+from worker.messages import Line, Stops, listen, read_order, take_over_stdout
+
+# What an order may ask for, and where it is done. Modules are loaded on demand: torch takes seconds.
+DO: dict[str, tuple[str, str]] = {
+    "compress": ("worker.pipeline", "compress"),
+    "teacher": ("worker.inspections", "teacher"),
+    "dataset": ("worker.inspections", "dataset"),
+    "architecture": ("worker.inspections", "architecture"),
+}
+
+
+def main() -> NoReturn:
+    line = take_over_stdout()
+    end_with_parent(signal.SIGKILL)
+    order = read_order(sys.stdin.buffer)
+    stops = listen(sys.stdin.buffer)
+    _limit(order.get("limits", {}))
+    if order["do"] != "compress":
+        threading.Thread(target=_end_when_asked, args=(line, stops), daemon=True).start()
+    line.send(_obey(order, line, stops))
+    # Not sys.exit: what was said is whole, and a library's exit handler must not turn it into a crash.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
+    try:
+        import torch  # noqa: F401  # after the limits: what it loads counts
+
+        module, function = DO[order["do"]]
+        do: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
+        return do(order, line, stops)
+    except Problem as problem:
+        return {"type": "error", **problem.body()}
+    except OSError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        return {"type": "error", **_problem_for(error).body()}
+
+
+def _problem_for(error: Exception) -> Problem:
+    if _is_out_of_memory(error):
+        detail = "The job needs more memory than this worker has. Lower batch_size or the image size, or use a smaller student."
+        return Problem(507, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
+    return Problem(
+        500,
+        "INTERNAL_ERROR",
+        f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest.",
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError and says so in its text only.
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in text
+        or "not enough memory" in text
+    )
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _end_when_asked(line: Line, stops: Stops) -> None:
+    """An inspection has nothing worth keeping: it ends at once."""
+    stops.asked.wait()
+    line.send({"type": "stopped"})
+    os._exit(0)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    """Give up rights for good, before anything of a stranger's is opened. A hard limit cannot be raised again."""
+    for name, kind in (("memory_bytes", resource.RLIMIT_AS), ("file_bytes", resource.RLIMIT_FSIZE)):
+        if value := limits.get(name):
+            resource.setrlimit(kind, (value, value))
+    if seconds := limits.get("cpu_seconds"):
+        # SIGXCPU at the soft limit says why; SIGKILL follows for a process that ignores it.
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Which output of which teacher means which class of the data. The first teacher's order is the order of the whole run, so
+that a step may edit that teacher itself and a student may take its place."""
+
+import unicodedata
+from dataclasses import dataclass
+
+from app.errors import Problem
+
+
+@dataclass(frozen=True)
+class TeacherClasses:
+    id: str
+    num_classes: int
+    class_names: list[str] | None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    class_names: list[str]
+    """The data's names, in the order of the run's outputs."""
+    orders: list[list[int]]
+    """For each teacher: the output that means class k of `class_names`."""
+
+
+def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
+    """Match by name where the names are the same, by number where one side has none ("0", "1", … of a flat data set are
+    numbers). Raises Problem 422 CLASS_MISMATCH naming what differs."""
+    by_name = [_matches_by_name(data_names, teacher) for teacher in teachers]
+    class_names = _positions(teachers[0], data_names)[1] if by_name[0] else data_names
+    orders = []
+    for teacher, named in zip(teachers, by_name, strict=True):
+        outputs = _positions(teacher, data_names)[1] if named else data_names
+        orders.append([outputs.index(name) for name in class_names])
+    return Alignment(class_names, orders)
+
+
+def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
+    if teacher.num_classes != len(data_names):
+        raise _mismatch(
+            teacher, f"it has {teacher.num_classes} outputs, the data set {len(data_names)} classes ({_some(data_names)})"
+        )
+    if teacher.class_names is None:
+        return False
+    missing, extra = _positions(teacher, data_names)[0]
+    if not missing and not extra:
+        return True
+    if all(name.isascii() and name.isdecimal() for name in data_names):
+        return False
+    raise _mismatch(
+        teacher, f"the data set has {_some(missing)}, which it does not know; it knows {_some(extra)}, which the data has not"
+    )
+
+
+def _positions(teacher: TeacherClasses, data_names: list[str]) -> tuple[tuple[list[str], list[str]], list[str]]:
+    """((names only the data has, names only the teacher has), the teacher's outputs in the data's spelling)."""
+    spelling = {_plain(name): name for name in data_names}
+    known = [_plain(name) for name in teacher.class_names or []]
+    missing = [name for plain, name in spelling.items() if plain not in known]
+    extra = [name for name in known if name not in spelling]
+    return (missing, extra), [spelling[name] for name in known if name in spelling]
+
+
+def _plain(name: str) -> str:
+    # macOS writes an accent as a character of its own.
+    return unicodedata.normalize("NFC", name)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+
+
+def _mismatch(teacher: TeacherClasses, why: str) -> Problem:
+    return Problem(
+        422,
+        "CLASS_MISMATCH",
+        f"Teacher {teacher.id} does not fit the data set: {why}. "
+        "Rename the class folders, or register the teacher with the data set's class_names in the order of its outputs.",
+    )

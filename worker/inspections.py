@@ -1,0 +1,283 @@
+"""What is checked before anybody may use it: a teacher, a data set, the layer table of an architecture.
+
+Each function takes its order and returns the last word of the child: a result, and `files` in the work folder for the storage.
+What is wrong with the upload is a Problem 422.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import models
+from app.errors import Problem
+from app.spec.networks import Preprocessing
+from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
+from models import GraphError, Network
+from models.architectures import ARCHITECTURES, UnknownArchitectureError, create_network, create_skeleton, find
+from worker.checkpoints import Checkpoint, read_checkpoint
+from worker.messages import Line, Stops
+
+_MAX_SHOWN = 10
+# All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to lay out.
+_SEARCH_SECONDS = 10.0
+
+Shapes = dict[str, list[int]]
+
+
+def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
+    """Make the canonical artifact of an uploaded checkpoint, and a report on it. Raises Problem 422."""
+    torch.set_num_threads(order["num_threads"])
+    spec = TeacherSpec.model_validate(order["spec"])
+    file = Path(order["file"])
+    checkpoint = read_checkpoint(file)
+    _check_finite(checkpoint.tensors)
+    preprocessing = _preprocessing(spec, checkpoint)
+    network = _network(spec, checkpoint, preprocessing)
+    class_names = spec.class_names or checkpoint.class_names
+    if class_names is not None and len(class_names) != network.num_classes:
+        raise Problem(
+            422,
+            "SHAPE_MISMATCH",
+            f"The network has {network.num_classes} outputs, but {len(class_names)} class_names were given: "
+            "name each output once, in order.",
+        )
+    _check_forward(network)
+    models.save(network, Path(order["work_dir"]) / "teacher.pt", preprocessing=preprocessing, class_names=class_names)
+    table = models.layer_table(network)
+    report = {
+        "architecture": spec.architecture.architecture if spec.architecture and checkpoint.graph is None else None,
+        "parameters": table["parameters"],
+        "macs": table["macs"],
+        "layers": table["rows"],
+        "input_shape": list(network.input_shape),
+        "num_classes": network.num_classes,
+        "class_names": class_names,
+        "preprocessing": preprocessing,
+        "size_bytes": file.stat().st_size,
+        "warnings": checkpoint.warnings,
+    }
+    return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
+
+
+def dataset(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
+    """Make index and pack of an uploaded archive, or the index of a registered folder. Raises Problem 422."""
+    from worker.datasets import build_dataset
+
+    spec = DatasetSpec.model_validate(order["spec"])
+    told_at = 0.0
+
+    def progress(done: float, total: float, unit: str) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > 0.5:
+            told_at = time.monotonic()
+            line.send({"type": "progress", "done": done, "total": total, "unit": unit, "fraction": done / max(total, 1)})
+
+    source = order["file"] or order["folder"]
+    report = build_dataset(spec, Path(source), Path(order["work_dir"]), progress=progress)
+    files = {"index": "index.json", "pack": "pack" if order["file"] else None}
+    return {"type": "result", "result": {"report": report}, "files": files}
+
+
+def architecture(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
+    """The layer table of a built-in architecture. Raises Problem 422."""
+    query = ArchitectureQuery.model_validate(order["spec"])
+    network = _create(query.architecture, query.options, num_classes=query.num_classes, image_size=query.image_size)
+    table = models.layer_table(network)
+    return {
+        "type": "result",
+        "result": {
+            "layers": table["rows"],
+            "parameters": table["parameters"],
+            "macs": table["macs"],
+            "input_shape": list(network.input_shape),
+            "num_classes": query.num_classes,
+        },
+    }
+
+
+# ---- a teacher's parts
+
+
+def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise Problem(
+            422,
+            "NOT_FINITE",
+            f"{len(broken)} tensors hold NaN or infinity: {_some(broken)}. "
+            "The training diverged; upload a checkpoint from before.",
+        )
+
+
+def _preprocessing(spec: TeacherSpec, checkpoint: Checkpoint) -> dict[str, Any]:
+    if spec.preprocessing is not None:
+        return spec.preprocessing.model_dump()
+    if checkpoint.preprocessing is not None:
+        try:
+            return Preprocessing.model_validate(checkpoint.preprocessing).model_dump()
+        except ValueError as error:
+            raise Problem(422, "CHECKPOINT_UNREADABLE", f"The file's preprocessing breaks a rule: {error}") from None
+    raise Problem(
+        422,
+        "PREPROCESSING_MISSING",
+        "How photos become the network's input is part of the teacher: give `preprocessing` with resize, crop, mean and std "
+        "as in its training.",
+        errors=[
+            {
+                "pointer": "/preprocessing",
+                "code": "MISSING",
+                "detail": "It is neither in the request nor in the file.",
+                "hint": '{"resize": 256, "crop": 224}',
+            }
+        ],
+    )
+
+
+def _network(spec: TeacherSpec, checkpoint: Checkpoint, preprocessing: dict[str, Any]) -> Network:
+    """The network with the checkpoint's tensors, each exactly where its name says."""
+    height, width = Preprocessing.model_validate(preprocessing).input_size
+    if checkpoint.graph is not None:
+        network = _from_graph(spec, checkpoint, height, width)
+    else:
+        network = _from_architecture(spec, checkpoint, height, width)
+    network.load_state_dict(checkpoint.tensors)
+    return network.eval()
+
+
+def _from_graph(spec: TeacherSpec, checkpoint: Checkpoint, height: int, width: int) -> Network:
+    assert checkpoint.graph is not None
+    if spec.architecture is not None:
+        checkpoint.warnings.append("`architecture` was ignored: the file brings its own graph.")
+    try:
+        network = models.build(checkpoint.graph)
+    except GraphError as error:
+        raise Problem(422, "CHECKPOINT_UNREADABLE", f"The file's graph breaks a rule: {error}") from None
+    if tuple(network.input_shape) != (3, height, width):
+        raise Problem(
+            422,
+            "SHAPE_MISMATCH",
+            f"The network in the file takes {list(network.input_shape)}, the preprocessing gives {[3, height, width]}: "
+            "change crop or resize.",
+        )
+    return network
+
+
+def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, width: int) -> Network:
+    if spec.architecture is None:
+        raise Problem(
+            422,
+            "UNKNOWN_ARCHITECTURE",
+            "The file holds tensors only and the request names no architecture. "
+            + (_did_you_mean(checkpoint, height) or "If it is none of the built-in ones, run trace_network.py."),
+        )
+    if height != width:
+        raise Problem(
+            422,
+            "SHAPE_MISMATCH",
+            f"The preprocessing gives {height}x{width} pixels: built-in architectures take squares; trace_network.py takes any.",
+        )
+    name, options = spec.architecture.architecture, spec.architecture.options
+    num_classes = _num_classes(name, options, height, checkpoint.tensors)
+    if num_classes is None:
+        num_classes = len(spec.class_names or checkpoint.class_names or []) or 1000
+    network = _create(name, options, num_classes=num_classes, image_size=height)
+    _check_keys(name, _shapes(network), checkpoint, height)
+    return network
+
+
+def _create(name: str, options: dict[str, Any], *, num_classes: int, image_size: int) -> Network:
+    try:
+        return create_network(name, num_classes=num_classes, image_size=image_size, seed=0, **options)
+    except UnknownArchitectureError as error:
+        raise Problem(422, "UNKNOWN_ARCHITECTURE", f"{error}.") from None
+    except ValueError as error:
+        raise Problem(422, "ARCHITECTURE_IMPOSSIBLE", f"{error}.") from None
+
+
+def _num_classes(name: str, options: dict[str, Any], image_size: int, tensors: dict[str, torch.Tensor]) -> int | None:
+    """The number of classes in the file: two skeletons that differ only there show which tensor's shape tells it."""
+    two, three = (_skeleton(name, options, num_classes, image_size) for num_classes in (2, 3))
+    for key, shape in two.items():
+        for axis, size in enumerate(shape):
+            if three[key][axis] != size and key in tensors and tensors[key].dim() == len(shape):
+                return int(tensors[key].shape[axis])
+    return None
+
+
+def _skeleton(name: str, options: dict[str, Any], num_classes: int, image_size: int | None) -> Shapes:
+    try:
+        return _shapes(create_skeleton(name, num_classes=num_classes, image_size=image_size, **options))
+    except UnknownArchitectureError as error:
+        raise Problem(422, "UNKNOWN_ARCHITECTURE", f"{error}.") from None
+    except ValueError as error:
+        raise Problem(422, "ARCHITECTURE_IMPOSSIBLE", f"{error}.") from None
+
+
+def _shapes(module: torch.nn.Module) -> Shapes:
+    return {key: list(value.shape) for key, value in module.state_dict().items()}
+
+
+def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: int) -> None:
+    """Every tensor of the architecture must be there in its shape, and no other. Raises KEYS_MISMATCH, SHAPE_MISMATCH."""
+    given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
+    missing, unknown = [key for key in wanted if key not in given], [key for key in given if key not in wanted]
+    if missing or unknown:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} tensors are missing ({_some(missing)})")
+        if unknown:
+            parts.append(f"{len(unknown)} are unknown to it ({_some(unknown)})")
+        raise Problem(
+            422,
+            "KEYS_MISMATCH",
+            f"The checkpoint is no {name}: {' and '.join(parts)}. {_did_you_mean(checkpoint, image_size)}".rstrip(),
+        )
+    differing = [f"{key} is {given[key]}, not {wanted[key]}" for key in wanted if given[key] != wanted[key]]
+    if differing:
+        raise Problem(
+            422,
+            "SHAPE_MISMATCH",
+            f"{len(differing)} tensors have other shapes than those of {name}: {_some(differing)}. "
+            f"{_did_you_mean(checkpoint, image_size)}".rstrip(),
+        )
+
+
+def _did_you_mean(checkpoint: Checkpoint, image_size: int) -> str:
+    """The built-in architectures, with their default options, whose tensors have exactly these names and shapes."""
+    given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
+    give_up = time.monotonic() + _SEARCH_SECONDS
+    fitting = []
+    for name in ARCHITECTURES:
+        if time.monotonic() > give_up:
+            break
+        try:
+            num_classes = _num_classes(name, {}, _size_for(name, image_size), checkpoint.tensors)
+            if num_classes and _skeleton(name, {}, num_classes, _size_for(name, image_size)) == given:
+                fitting.append(name)
+        except Problem:  # this one cannot be built at this size, so it is not the one
+            continue
+    return f"Did you mean {' or '.join(fitting[:3])}?" if fitting else ""
+
+
+def _size_for(name: str, image_size: int) -> int:
+    """Most architectures take any size; the others only their own, which then decides the shapes."""
+    architecture = find(name)
+    fits = image_size >= architecture.minimum_image_size and image_size % architecture.image_size_multiple == 0
+    return image_size if fits else architecture.image_size
+
+
+@torch.inference_mode()
+def _check_forward(network: Network) -> None:
+    """Two images of noise: an infinite running mean or a negative variance shows only in what the network answers."""
+    noise = torch.rand(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    logits_NC = network(noise)
+    if not logits_NC.isfinite().all():
+        raise Problem(
+            422, "NOT_FINITE", "The network answers NaN or infinity to ordinary images, although all its tensors are finite."
+        )
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:_MAX_SHOWN]) + (f", … and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else "")

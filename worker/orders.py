@@ -1,0 +1,138 @@
+"""From a claim to an order: everything the child needs, as paths and values. The child itself sees no database."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db import db_now, reading
+from app.errors import Problem, not_found
+from app.jobs import Claim
+from app.settings import settings
+from app.spec.job import JobSpec
+from app.storage import storage
+from app.tables import Dataset, Job, Teacher
+
+# An upload that needs more is hostile or broken: reading a 343 MB checkpoint takes less than a second.
+_TEACHER_CPU_SECONDS = 300
+# Decoding 200,000 photos takes about an hour on one core.
+_DATASET_CPU_SECONDS = 2 * 3600
+
+
+def build(claim: Claim) -> dict[str, Any]:
+    """The order for this claim; makes its work folder. Raises Problem when something that the job names is gone."""
+    work_dir = settings().resolved_data_dir / "jobs" / claim.job_id
+    cache_dir = settings().resolved_data_dir / "cache"
+    for folder in (work_dir, cache_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    common = {
+        "job_id": claim.job_id,
+        "work_dir": str(work_dir),
+        "cache_dir": str(cache_dir),
+        "num_threads": num_threads(claim.spec.get("num_threads")),
+    }
+    with reading() as session:
+        special = _compress(session, claim) if claim.kind == "compress" else _inspect(session, claim)
+    return common | special
+
+
+def num_threads(asked: int | None) -> int:
+    """The job's number, else this worker's setting, else one a core."""
+    return asked or settings().num_threads or len(os.sched_getaffinity(0))
+
+
+def _compress(session: Session, claim: Claim) -> dict[str, Any]:
+    spec = JobSpec.model_validate(claim.spec)
+    return {
+        "do": "compress",
+        "spec": claim.spec,
+        "seed": spec.seed,
+        "device": spec.device,
+        "checkpoint_seconds": settings().checkpoint_seconds,
+        "cancel_grace_seconds": settings().cancel_grace_seconds,
+        "deadline_seconds": _seconds_left(session, claim, spec),
+        "teachers": [_teacher_of_job(session, ident) for ident in spec.teachers],
+        "data": _data_of_job(session, spec.dataset),
+    }
+
+
+def _seconds_left(session: Session, claim: Claim, spec: JobSpec) -> float | None:
+    """Counted from the first start, so that a job which crashes does not get its time again. At least a moment."""
+    if spec.deadline_seconds is None:
+        return None
+    started_at, now = session.execute(select(Job.started_at, db_now()).where(Job.id == claim.job_id)).one()
+    return float(max(0.001, spec.deadline_seconds - (now - (started_at or now))))
+
+
+def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:
+    teacher = session.get(Teacher, ident)
+    if teacher is None:
+        raise not_found("teacher", ident)
+    if teacher.state != "ready" or teacher.artifact_sha256 is None:
+        raise Problem(409, "TEACHER_NOT_READY", f"Teacher {ident} is {teacher.state}: register it again.")
+    return {
+        "id": ident,
+        "path": _object(teacher.artifact_sha256),
+        "sha256": teacher.artifact_sha256,
+        "size_bytes": teacher.file_size_bytes,
+        "declared_accuracy": teacher.spec.get("declared_accuracy"),
+    }
+
+
+def _data_of_job(session: Session, ident: str) -> dict[str, Any]:
+    dataset = session.get(Dataset, ident)
+    if dataset is None:
+        raise not_found("dataset", ident)
+    if dataset.state != "ready" or dataset.index_sha256 is None:
+        raise Problem(409, "DATASET_NOT_READY", f"Data set {ident} is {dataset.state}: register it again.")
+    return {
+        "id": ident,
+        "index": _object(dataset.index_sha256),
+        "pack": _object(dataset.pack_sha256) if dataset.pack_sha256 else None,
+        "folder": _folder(dataset.spec["folder"]) if dataset.spec.get("folder") else None,
+    }
+
+
+def _inspect(session: Session, claim: Claim) -> dict[str, Any]:
+    what = claim.spec["inspect"]
+    if what == "architecture":
+        query = {key: value for key, value in claim.spec.items() if key != "inspect"}
+        return {"do": what, "spec": query, "limits": _limits(_TEACHER_CPU_SECONDS)}
+    row = session.get(Teacher if what == "teacher" else Dataset, claim.spec["id"])
+    if row is None:
+        raise not_found(what, claim.spec["id"])
+    order: dict[str, Any] = {"do": what, "spec": row.spec, "file": None}
+    if row.file_sha256 is not None:
+        order["file"] = _object(row.file_sha256)
+    if what == "teacher":
+        return order | {"limits": _limits(_TEACHER_CPU_SECONDS)}
+    if row.spec.get("folder"):
+        order["folder"] = _folder(row.spec["folder"])
+    return order | {"limits": _limits(_DATASET_CPU_SECONDS)}
+
+
+def _limits(cpu_seconds: int) -> dict[str, int]:
+    """What an inspection may use; it opens what strangers sent. No file it writes needs more than twice the largest upload
+    (half-precision weights become single), and a little for its index."""
+    return {
+        "memory_bytes": settings().trainer_memory_bytes,
+        "cpu_seconds": cpu_seconds,
+        "file_bytes": 2 * settings().max_file_bytes + (64 << 20),
+    }
+
+
+def _object(sha256: str) -> str:
+    return str(storage().path(sha256))
+
+
+def _folder(name: str) -> str:
+    folder = settings().folders.get(name)
+    if folder is None or not Path(folder).is_dir():
+        raise Problem(
+            422,
+            "FOLDER_UNKNOWN",
+            f"This worker has no image folder {name!r}: set FEWBYTES_FOLDERS on every machine.",
+        )
+    return str(Path(folder).resolve())

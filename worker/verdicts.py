@@ -1,0 +1,149 @@
+"""From a child's last word to the verb that ends its attempt.
+
+`finish` and `finish_cancel` put files into the storage at once and return the verb, to be called in the transaction: an
+object that no row names costs disk, a row that names no object would be a lie.
+"""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app import jobs, resources
+from app.errors import Problem
+from app.jobs import Claim, NewArtifact
+from app.storage import storage
+
+Verb = Callable[[Session], None]
+
+# How a process ends that met its limits or was broken by the file it read. SIGKILL is none of them: that may have been
+# anybody, so the attempt is repeated.
+_LIMIT_SIGNALS = (
+    signal.SIGXCPU,
+    signal.SIGXFSZ,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGABRT,
+    signal.SIGILL,
+)
+
+
+def finish(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
+    """The job succeeded: its artifacts, or what its inspection found."""
+    if claim.kind == "inspect":
+        found = _with_stored_files(order, last)
+
+        def settled(session: Session) -> None:
+            jobs.finish(session, claim, found)
+            resources.settle(session, claim.spec, found)
+
+        return settled
+    artifacts = _store_artifacts(order, last.get("artifacts", []))
+    result = _naming_the_artifact(last["result"], artifacts)
+    return lambda session: jobs.finish(session, claim, result, artifacts)
+
+
+def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
+    """The job was cancelled; what it had by then is kept."""
+    if claim.kind == "inspect":
+        problem = Problem(409, "INSPECTION_CANCELLED", "The inspection was cancelled: register it again.")
+
+        def settled(session: Session) -> None:
+            jobs.finish_cancel(session, claim, None)
+            resources.settle(session, claim.spec, problem)
+
+        return settled
+    artifacts = _store_artifacts(order, last.get("artifacts", []))
+    result = last.get("result")
+    if result is not None:
+        result = _naming_the_artifact(result, artifacts)
+    return lambda session: jobs.finish_cancel(session, claim, result, artifacts)
+
+
+def fail(session: Session, claim: Claim, problem: Problem) -> None:
+    """The job failed for a reason that another attempt would meet again."""
+    jobs.fail(session, claim, problem)
+    if claim.kind == "inspect":
+        resources.settle(session, claim.spec, problem)
+
+
+def problem_of(last: dict[str, Any]) -> Problem:
+    """The Problem that a child's error message carries."""
+    return Problem(
+        last["status"],
+        last["code"],
+        last["detail"],
+        errors=last.get("errors"),
+        retryable=last.get("retryable", False),
+    )
+
+
+def deadline_exceeded(asked_seconds: float) -> Problem:
+    return Problem(
+        504,
+        "DEADLINE_EXCEEDED",
+        f"The job did not end within its deadline_seconds ({asked_seconds:g}): raise it, or ask for fewer epochs.",
+    )
+
+
+def killed_by_its_limits(code: int | None, order: dict[str, Any]) -> Problem | None:
+    """An inspection that broke its process says something about the file: a verdict, not a crash to repeat."""
+    if code is None or -code not in _LIMIT_SIGNALS:
+        return None
+    how = (
+        "took too long"
+        if -code == signal.SIGXCPU
+        else f"ended the reading process ({signal.Signals(-code).name})"
+    )
+    what = {"teacher": "CHECKPOINT_UNREADABLE", "dataset": "DATASET_UNREADABLE"}.get(
+        order["do"], "INSPECTION_FAILED"
+    )
+    return Problem(
+        422, what, f"The file {how}: it is damaged, or made to do harm. Save it again and upload that."
+    )
+
+
+def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list[NewArtifact]:
+    stored = []
+    for file in files:
+        sha256, size_bytes = _store(order, file["file"])
+        stored.append(
+            NewArtifact(
+                step=file["step"],
+                kind=file["kind"],
+                name=file["name"],
+                sha256=sha256,
+                size_bytes=size_bytes,
+                metrics=file["metrics"],
+            )
+        )
+    return stored
+
+
+def _naming_the_artifact(result: dict[str, Any], artifacts: list[NewArtifact]) -> dict[str, Any]:
+    """The result with `artifact`: step, digest and size of the file that is the answer."""
+    if not artifacts:
+        return result | {"artifact": None}
+    answer = artifacts[-1]
+    return result | {
+        "artifact": {"step": answer.step, "sha256": answer.sha256, "size_bytes": answer.size_bytes}
+    }
+
+
+def _with_stored_files(order: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """An inspection's result; for each of its `files` {"artifact": name} the digest as "artifact_sha256"."""
+    result: dict[str, Any] = dict(last["result"])
+    for key, name in last.get("files", {}).items():
+        result[f"{key}_sha256"] = _store(order, name)[0] if name is not None else None
+    return result
+
+
+def _store(order: dict[str, Any], name: str) -> tuple[str, int]:
+    work_dir = Path(order["work_dir"]).resolve()
+    path = (work_dir / name).resolve()
+    # The child reads strangers' files: what it names is believed only inside its own folder.
+    assert path.is_relative_to(work_dir) and path.is_file(), name
+    return storage().put_file(path)
