@@ -65,10 +65,10 @@ def test_nobody_there_is_503(sqlite_service: Service) -> None:
 
 def test_a_network_that_cannot_be_built_is_422(sqlite_service: Service) -> None:
     """With the worker's own reason; and asked again, it is tried again."""
-    answers = [Problem(422, "IMAGE_TOO_SMALL", "Give more."), {"layers": [], "parameters": 1, "macs": 1}]
+    answers = [Problem(422, "CANNOT_BUILD", "No."), {"layers": [], "parameters": 1, "macs": 1}]
     sqlite_service.worker.answers["architecture"] = lambda spec: answers.pop(0)
-    path = "/v1/architectures/report/final?image_size=8"
-    assert sqlite_service.client.get(path).json()["code"] == "IMAGE_TOO_SMALL"
+    path = "/v1/architectures/report/final?image_size=16"
+    assert sqlite_service.client.get(path).json()["code"] == "CANNOT_BUILD"
     assert sqlite_service.client.get(path).status_code == 200
 
 
