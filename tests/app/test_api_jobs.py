@@ -156,7 +156,7 @@ def test_jobs_are_filtered_and_paged(service: Service) -> None:
 
 
 def test_cancel_and_retry(service: Service) -> None:
-    """A queued job is cancelled at once (200), a running one is asked to stop (202), an ended one is not (409)."""
+    """A queued job is cancelled at once (200), a running one asked to stop (202), an ended one not (409)."""
     job_id = service.job()
     path = f"/v1/jobs/{job_id}"
     assert service.client.post(f"{path}/retry").json()["code"] == "JOB_NOT_RETRYABLE"
@@ -183,7 +183,7 @@ def test_a_plan_is_the_job_with_everything_filled_in(service: Service) -> None:
     plan = answer.json()
     student = plan["spec"]["steps"][0]["student"]
     assert student["options"] == {"width_mult": 1.0}
-    assert (student["preprocessing"]["resize"], student["preprocessing"]["crop"]) == (73, [64, 64])
+    assert (student["preprocessing"]["resize"], student["preprocessing"]["crop"]) == (73, 64)
     assert plan["spec"]["steps"][0]["temperature"] == 4.0
     assert plan["teachers"][0]["parameters"] == 11_000_000
     assert plan["dataset"]["num_images"] == {"train": 4, "val": 4, "test": 4}
@@ -216,7 +216,26 @@ def test_a_plan_is_the_job_with_everything_filled_in(service: Service) -> None:
             },
             "/steps/0/student/options/width_mult",
             "INVALID_OPTION",
-            "type float",
+            "type number",
+        ),
+        (
+            {"steps": [{"method": "distill", "student": {"architecture": "student_net", "image_size": 8}}]},
+            "/steps/0/student/image_size",
+            "INVALID_IMAGE_SIZE",
+            "from 16 pixels on",
+        ),
+        (
+            {
+                "steps": [
+                    {
+                        "method": "distill",
+                        "student": {"architecture": "student_net", "preprocessing": {"crop": [32, 64]}},
+                    }
+                ]
+            },
+            "/steps/0/student/preprocessing",
+            "NOT_SQUARE",
+            "32x64",
         ),
         (
             {
@@ -249,7 +268,7 @@ def test_a_job_that_cannot_run_is_refused(
 
 
 def test_teachers_must_know_the_classes_of_the_data(service: Service) -> None:
-    """Each teacher is compared; the differences are listed, capped. Another order of the same names is fine."""
+    """Each teacher is compared and the differences listed; another order of the same names is fine."""
     dataset = service.dataset()
     service.worker.know(names=["dog", "cat"])
     reordered = service.teacher()
