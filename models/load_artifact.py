@@ -775,7 +775,6 @@ class Network(nn.Module):
         budget = MAX_PARAMETERS
         for name, layer in graph["layers"].items():
             owner, leaf = self._owner(name, f"layer {name!r}")
-            _expect(leaf not in owner._modules, f"layer {name!r}: the name is taken")
             try:
                 with torch.device("meta"):
                     made = LAYERS[layer["type"]].make(**layer.get("arguments", {}))
@@ -811,8 +810,7 @@ class Network(nn.Module):
             assert child is not None
             owner = child
             _expect(type(owner) is Scope, f"{what}: {part!r} is a layer, nothing else can live in it")
-        if leaf not in owner._modules:
-            _expect(not hasattr(owner, leaf), f"{what}: the name {leaf!r} is taken")
+        _expect(not hasattr(owner, leaf), f"{what}: the name {leaf!r} is taken")
         return owner, leaf
 
     def forward(self, images_NCHW: Tensor) -> Tensor:

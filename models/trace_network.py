@@ -164,7 +164,7 @@ _RENAMED = {
 }
 _DROPOUTS: dict[Any, str] = {F.dropout: "Dropout", F.dropout2d: "Dropout2d", torch.dropout: "Dropout"}
 # Only asserts on shapes use these; where nothing else does, they go with the assert.
-_ASSERTS = {torch._assert, torch._assert_async}
+_ASSERTS = {torch._assert, torch._assert_async, fx._symbolic_trace._assert_is_none}
 _CHECKS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, operator.and_}
 _SHAPE_ARITHMETIC = {getattr, operator.getitem, operator.mul, operator.add, operator.floordiv, operator.mod}
 
@@ -256,7 +256,8 @@ def _compare(module: nn.Module, network: Network, example: Tensor) -> None:
     like = next(iter(network.parameters()), example)
     images = example.to(like.device, like.dtype)
     with _eval_mode(module), _eval_mode(network), torch.no_grad():
-        expected, found = module(images), network(images)
+        # Copies: a module that changes its input in place must not change the other's.
+        expected, found = module(images.clone()), network(images.clone())
     if not torch.equal(expected.nan_to_num(), found.nan_to_num()):
         raise GraphError(
             "the traced network gives other logits than the module: does its forward change a tensor in place "
