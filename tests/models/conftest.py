@@ -18,7 +18,7 @@ PREPROCESSING = {
 
 
 class SmallNet(nn.Module):
-    """Convolutions, a residual sum, functional dropout, a parameter and a buffer of its own: 3 classes at 16x16."""
+    """Convolutions, a residual, functional dropout, a parameter and a buffer of its own; 16x16, 3 classes."""
 
     def __init__(self) -> None:
         super().__init__()

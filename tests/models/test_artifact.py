@@ -27,7 +27,7 @@ IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
 def _quantized(network: models.Network) -> models.Network:
-    """Weights as 8 bits, the other floating-point tensors as fp16; the network computes with what is stored."""
+    """Weights as 8 bits, other floating-point tensors as fp16; the network computes with what is stored."""
     state = network.state_dict()
     for name, tensor in state.items():
         if tensor.is_floating_point():
@@ -69,7 +69,7 @@ def test_a_tensor_changed_after_encoding_is_not_packed(small: models.Network) ->
     network = _quantized(small)
     with torch.no_grad():
         network.body.weight.add_(1)
-    with pytest.raises(AssertionError, match="'body.weight'"):
+    with pytest.raises(AssertionError, match=r"'body\.weight'"):
         models.pack(network, **ABOUT)
 
 
@@ -135,7 +135,7 @@ def _report_student() -> nn.Module:
 
 
 def test_the_file_is_hardly_larger_than_its_numbers() -> None:
-    """Random 8-bit weights do not deflate, so all beyond them is the format's own: under 3 KB for the report's student."""
+    """Random 8-bit weights do not deflate: all beyond them is the format's own, under 3 KB."""
     torch.manual_seed(0)
     network = models.as_network(_report_student(), torch.rand(2, 3, 64, 64))
     assert sum(p.numel() for p in network.parameters()) == 120_859
@@ -175,7 +175,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "missing field": (lambda d: d.pop("digests"), "lacks"),
     "graph": (lambda d: d["graph"]["layers"]["body"].update(type="LSTM"), "'LSTM'"),
     "data of floats": (lambda d: d.update(data=torch.zeros(9)), "flat uint8"),
-    "data with stride 0": (lambda d: d.update(data=torch.zeros(1, dtype=torch.uint8).expand(10**6)), "flat uint8"),
+    "data with stride 0": (
+        lambda d: d.update(data=torch.zeros(1, dtype=torch.uint8).expand(10**6)),
+        "flat uint8",
+    ),
     "missing tensor": (lambda d: d["tensors"].pop("head.bias"), "missing .'head.bias'"),
     "extra tensor": (lambda d: d["tensors"].update(x=d["tensors"]["scale"]), "unexpected"),
     "outside": (_change("head.bias", offset=1 << 40), "tensor 'head.bias': it lies outside"),

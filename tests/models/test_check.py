@@ -59,7 +59,9 @@ def _drop(*path: Any) -> Callable[[dict[str, Any]], None]:
 
 def _squares(graph: dict[str, Any]) -> None:
     """Sizes squared thirty times: a number with a billion digits."""
-    nodes: list[dict[str, Any]] = [{"name": "n0", "op": "function", "target": "size", "args": [{"node": "x"}, 0]}]
+    nodes: list[dict[str, Any]] = [
+        {"name": "n0", "op": "function", "target": "size", "args": [{"node": "x"}, 0]}
+    ]
     for i in range(1, 31):
         last = {"node": f"n{i - 1}"}
         nodes.append({"name": f"n{i}", "op": "function", "target": "mul", "args": [last, last]})
@@ -81,19 +83,30 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "input shape": (_set("input_shape", to=[3, 8]), "input_shape"),
     "huge input": (_set("input_shape", to=[3, 1 << 20, 8]), "input_shape"),
     "boolean for a number": (_set("input_shape", to=[3, 8, True]), "input_shape"),
-    "unknown layer type": (_set("layers", "conv", "type", to="LSTM"), "layer 'conv'.*'LSTM' is not in the vocabulary"),
+    "unknown layer type": (
+        _set("layers", "conv", "type", to="LSTM"),
+        "layer 'conv'.*'LSTM' is not in the vocabulary",
+    ),
     "type is a path": (_set("layers", "conv", "type", to="os.system"), "not in the vocabulary"),
     "type is unhashable": (_set("layers", "conv", "type", to=["Conv2d"]), "not in the vocabulary"),
     "unknown argument": (_set("layers", "conv", "arguments", "device", to="cuda"), "no argument 'device'"),
-    "argument of another type": (_set("layers", "conv", "arguments", "kernel_size", to="3"), "kernel_size is '3'"),
+    "argument of another type": (
+        _set("layers", "conv", "arguments", "kernel_size", to="3"),
+        "kernel_size is '3'",
+    ),
     "negative kernel": (_set("layers", "conv", "arguments", "kernel_size", to=-1), "kernel_size"),
     "huge kernel": (_set("layers", "conv", "arguments", "kernel_size", to=10**9), "kernel_size"),
     "huge integer": (_set("layers", "conv", "arguments", "kernel_size", to=10**9999), "a huge integer"),
     "missing argument": (_drop("layers", "conv", "arguments", "kernel_size"), "layer 'conv'.*kernel_size"),
-    "groups that do not divide": (_set("layers", "conv", "arguments", "groups", to=3), "layer 'conv'.*groups"),
+    "groups that do not divide": (
+        _set("layers", "conv", "arguments", "groups", to=3),
+        "layer 'conv'.*groups",
+    ),
     "too many parameters": (
         _set(
-            "layers", "more", to={"type": "Linear", "arguments": {"in_features": 1 << 20, "out_features": 1 << 20}}
+            "layers",
+            "more",
+            to={"type": "Linear", "arguments": {"in_features": 1 << 20, "out_features": 1 << 20}},
         ),
         "more than 2147483648 parameters",
     ),
@@ -105,15 +118,24 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "dunder inside a name": (_set("layers", "head.__dict__.x", to={"type": "ReLU"}), "__dict__"),
     "name of a method": (_set("layers", "forward", to={"type": "ReLU"}), "'forward' is taken"),
     "name of module state": (_set("layers", "_modules", to={"type": "ReLU"}), "'_modules' is taken"),
-    "name of a method below": (_set("layers", "head.state_dict", to={"type": "ReLU"}), "'state_dict' is taken"),
+    "name of a method below": (
+        _set("layers", "head.state_dict", to={"type": "ReLU"}),
+        "'state_dict' is taken",
+    ),
     "name of the network's state": (_set("layers", "_steps", to={"type": "ReLU"}), "'_steps' is taken"),
     "path with spaces": (_set("layers", "a b", to={"type": "ReLU"}), "a name is"),
     "empty part": (_set("layers", "head..fc", to={"type": "ReLU"}), "a name is"),
     "long name": (_set("layers", "a" * 5000, to={"type": "ReLU"}), "a name is"),
-    "layer inside a layer": (_set("layers", "conv.extra", to={"type": "ReLU"}), "nothing else can live in it"),
+    "layer inside a layer": (
+        _set("layers", "conv.extra", to={"type": "ReLU"}),
+        "nothing else can live in it",
+    ),
     "parameter inside a layer": (_set("parameters", "conv.weight", to=[1]), "nothing else can live in it"),
     "parameter over a layer": (_set("parameters", "conv", to=[1]), "conv"),
-    "one name twice": (_set("buffers", "scale", to={"shape": [1], "dtype": "int64"}), "both a parameter and a buffer"),
+    "one name twice": (
+        _set("buffers", "scale", to={"shape": [1], "dtype": "int64"}),
+        "both a parameter and a buffer",
+    ),
     "two nodes of one name": (_set("nodes", 2, "name", to="conv"), "two nodes of this name"),
     "node name": (_set("nodes", 2, "name", to="a.b"), "a name is"),
     "unknown op": (_set("nodes", 3, "op", to="call_function"), "node 'mul': op"),
@@ -121,7 +143,10 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "method by attribute": (_set("nodes", 3, "target", to="__reduce__"), "not in the vocabulary"),
     "unknown layer": (_set("nodes", 1, "target", to="conv2"), "there is no layer 'conv2'"),
     "unknown tensor": (_set("nodes", 2, "target", to="conv.weight"), "no parameter or buffer"),
-    "uses a later node": (_set("nodes", 1, "args", to=[{"node": "mul"}]), "'mul', which is not a node before it"),
+    "uses a later node": (
+        _set("nodes", 1, "args", to=[{"node": "mul"}]),
+        "'mul', which is not a node before it",
+    ),
     "uses itself": (_set("nodes", 1, "args", to=[{"node": "conv"}]), "not a node before it"),
     "two inputs": (_set("nodes", 2, to={"name": "y", "op": "input"}), "there is one input"),
     "no input": (_drop("nodes", 0), "node 'conv'"),
@@ -140,18 +165,30 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "strange object": (_set("nodes", 4, "args", to=[{"node": "mul", "code": 1}]), "not allowed"),
     "not finite": (_set("nodes", 3, "args", to=[{"node": "conv"}, float("nan")]), "not finite"),
     "float dim": (_set("nodes", 4, "args", to=[{"node": "mul"}, 2.0]), "dim is 2.0"),
-    "shapes that do not fit": (_set("layers", "head.fc", "arguments", "in_features", to=5), "node 'fc' .layer"),
+    "shapes that do not fit": (
+        _set("layers", "head.fc", "arguments", "in_features", to=5),
+        "node 'fc' .layer",
+    ),
     "no classifier": (_set("nodes", -1, "args", to=[{"node": "conv"}]), "one row of logits"),
     "numbers without end": (_squares, "larger than 2.40"),
     "memory without end": (
-        _set("nodes", 1, to={"name": "conv", "op": "function", "target": "pad", "args": [{"node": "x"}, [1024] * 6]}),
+        _set(
+            "nodes",
+            1,
+            to={"name": "conv", "op": "function", "target": "pad", "args": [{"node": "x"}, [1024] * 6]},
+        ),
         "node",
     ),
     "size of a huge view": (
         _set(
             "nodes",
             4,
-            to={"name": "mean", "op": "function", "target": "expand", "args": [{"node": "mul"}, [3, 4, 1 << 30, 1 << 30]]},
+            to={
+                "name": "mean",
+                "op": "function",
+                "target": "expand",
+                "args": [{"node": "mul"}, [3, 4, 1 << 30, 1 << 30]],
+            },
         ),
         "node 'mean'",
     ),

@@ -1,4 +1,4 @@
-"""Accuracy: the service's call and the command line give the same numbers, also from a lone copy of the reader."""
+"""Accuracy: the service's call and the command line, a lone copy of the reader, give the same numbers."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ NUM_PHOTOS = 70  # more than one batch of 64, and not a multiple
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """test/<class>/<n>.png for three classes, and a train folder with one photo; one class name in decomposed Unicode."""
+    """test/<class>/<n>.png for three classes, one of them in decomposed Unicode, and one photo in train."""
     root = tmp_path / "photos"
     for number in range(NUM_PHOTOS):
         name = unicodedata.normalize("NFD", CLASS_NAMES[number % 3])
@@ -41,7 +41,9 @@ def alone(tmp_path: Path, small: models.Network) -> Path:
     reader = Path(models.load_artifact.__file__)
     (folder / "load_artifact.py").write_bytes(reader.read_bytes())
     metrics = {"test": {"accuracy": 0.5}}
-    models.save(small, folder / "model.pt", preprocessing=PREPROCESSING, class_names=CLASS_NAMES, metrics=metrics)
+    models.save(
+        small, folder / "model.pt", preprocessing=PREPROCESSING, class_names=CLASS_NAMES, metrics=metrics
+    )
     return folder
 
 
@@ -50,19 +52,23 @@ def _run(folder: Path, *arguments: object, ok: bool = True) -> str:
     (folder / "numpy.py").write_text("raise ModuleNotFoundError('no numpy here')")
     command = [sys.executable, "load_artifact.py", *map(str, arguments)]
     environment = {"PATH": "", "PYTHONUTF8": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
     assert (done.returncode == 0) == ok, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout if ok else done.stderr
 
 
 def _in_memory(photos: Path, small: models.Network) -> models.load_artifact.Score:
-    """As the service does it: all photos of the split decoded into one tensor, in the order of their paths."""
+    """As the service does it: the split's photos decoded into one tensor, in the order of their paths."""
     found = []
     for path in (photos / "test").rglob("*.png"):
         relative = unicodedata.normalize("NFC", path.relative_to(photos).as_posix())
         found.append((relative, CLASS_NAMES.index(relative.split("/")[1]), path))
-    images = torch.stack([models.resize_and_crop(Image.open(path), PREPROCESSING) for *_, path in sorted(found)])
+    images = torch.stack(
+        [models.resize_and_crop(Image.open(path), PREPROCESSING) for *_, path in sorted(found)]
+    )
     labels = torch.tensor([label for _, label, _ in sorted(found)])
     return models.evaluate(small, images, labels, PREPROCESSING)
 

@@ -38,7 +38,7 @@ def test_every_row_of_a_small_network_by_hand() -> None:
 
 
 def test_totals_are_the_files_parameters_and_the_published_macs() -> None:
-    """ResNet-18 at 224x224: 11,689,512 parameters and 1.814 G multiply-adds (torchvision's table: 1.81 GFLOPS)."""
+    """ResNet-18 at 224x224: 11,689,512 parameters, 1.814 G multiply-adds (torchvision: 1.81 GFLOPS)."""
     original = torchvision.models.resnet18(weights=None)
     table = _table(original, 224)
     assert table["parameters"] == sum(p.numel() for p in original.parameters()) == 11_689_512

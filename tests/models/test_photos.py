@@ -1,4 +1,4 @@
-"""From a photo to the network's input: to the bit what torchvision does, and sensible where torchvision is not asked."""
+"""From a photo to the network's input: to the bit what torchvision does, and sensible beyond it."""
 
 import io
 from typing import Any
@@ -24,7 +24,7 @@ CROPS: list[Any] = [None, 15, 16, [9, 30], [64, 64]]
 @pytest.mark.parametrize("interpolation", MODES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_photos_become_what_torchvision_makes_of_them(size: tuple[int, int], interpolation: str) -> None:
-    """Resize (shorter side or both), CenterCrop (odd remainders, padding), ToTensor and Normalize, on PIL images."""
+    """Resize (shorter side or both), CenterCrop (odd remainders, padding), ToTensor, Normalize."""
     photo = noise_photo(*size)
     for resize in RESIZES:
         for crop in CROPS:

@@ -1,8 +1,9 @@
-"""Every torchvision classifier as data: same logits, same gradients, same names, and the same again from a file.
+"""Every torchvision classifier as data: same logits, gradients and names, and the same again from a file.
 
-One variant of every family runs, and every size up to 30 million parameters; what is larger differs from its smaller
-siblings in widths and depths alone. Families that are over that line at any size run smaller: AlexNet and VGG-11 with an
-average pool to 1x1 in front of their first Linear, Wide ResNet with one block a stage, ViT-B/32 with two blocks.
+One variant of every family runs, and every size up to 30 million parameters; what is larger differs from its
+smaller siblings in widths and depths alone. Families that are over that line at any size run smaller: AlexNet
+and VGG-11 with an average pool to 1x1 in front of their first Linear, Wide ResNet with one block a stage,
+ViT-B/32 with two blocks.
 """
 
 import io
@@ -71,9 +72,11 @@ def _gradients(module: nn.Module, images: Tensor) -> list[Tensor]:
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
 
-@pytest.mark.parametrize("name", [*SMALL_ENOUGH, "alexnet", "vgg11", "vgg11_bn", "wide_resnet50_2", "vit_b_32"])
+@pytest.mark.parametrize(
+    "name", [*SMALL_ENOUGH, "alexnet", "vgg11", "vgg11_bn", "wide_resnet50_2", "vit_b_32"]
+)
 def test_a_torchvision_network_survives_as_data(name: str) -> None:
-    """Traced, through JSON, built, loaded with its own state_dict, packed and loaded: never a bit of difference."""
+    """Traced, through JSON, built, loaded with its state_dict, packed, loaded: never a bit of difference."""
     original = _original(name)
     images = _images(name)
     graph = models.as_network(original, images).graph

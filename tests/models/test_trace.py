@@ -100,7 +100,9 @@ def test_shapes_and_indexing_are_traced() -> None:
 def test_a_subclass_that_computes_something_else_is_looked_into() -> None:
     class ScaledConv(nn.Conv2d):
         def forward(self, input: Tensor) -> Tensor:
-            return F.conv2d(input, self.weight * 2, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            return F.conv2d(
+                input, self.weight * 2, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
 
     module = nn.Sequential(ScaledConv(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     network = models.as_network(module, IMAGES)
@@ -148,11 +150,23 @@ def _in_place(module: nn.Module, x: Tensor) -> Tensor:
 
 
 REFUSALS = {
-    "control flow": (_Refused(lambda m, x: m.head(x.flatten(1)) if x.sum() > 0 else x), r"line \d+\).*control flow"),
-    "dropout that stays on": (_Refused(lambda m, x: m.head(F.dropout(x.flatten(1)))), "training=self.training"),
+    "control flow": (
+        _Refused(lambda m, x: m.head(x.flatten(1)) if x.sum() > 0 else x),
+        r"line \d+\).*control flow",
+    ),
+    "dropout that stays on": (
+        _Refused(lambda m, x: m.head(F.dropout(x.flatten(1)))),
+        "training=self.training",
+    ),
     "two outputs": (_Refused(lambda m, x: (m.head(x.flatten(1)), x)), "return the logits alone"),
-    "unknown layer": (_Refused(lambda m, x: m.lstm(x.flatten(2)), lstm=nn.LSTM(256, 8)), "layer 'lstm' .LSTM."),
-    "unknown function": (_Refused(lambda m, x: m.head(torch.fft.fft(x.flatten(1)))), "function '\\S*fft\\S*' is not in"),
+    "unknown layer": (
+        _Refused(lambda m, x: m.lstm(x.flatten(2)), lstm=nn.LSTM(256, 8)),
+        "layer 'lstm' .LSTM.",
+    ),
+    "unknown function": (
+        _Refused(lambda m, x: m.head(torch.fft.fft(x.flatten(1)))),
+        "function '\\S*fft\\S*' is not in",
+    ),
     "unknown method": (_Refused(lambda m, x: m.head(x.flatten(1).cumsum(1))), "method 'cumsum'"),
     "in-place method": (_Refused(lambda m, x: m.head(x.flatten(1).mul_(2))), "in place"),
     "hidden in-place change": (_Refused(_in_place), "other logits"),

@@ -1,4 +1,4 @@
-"""The command for a user's own machine: two files side by side, the user's code, and an artifact at the end."""
+"""The command for a user's own machine: two files side by side, the user's code, an artifact at the end."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ class Branches(Net):
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """The user's folder: their module, a checkpoint from DataParallel training, and the two downloaded files."""
+    """The user's folder: their module, a checkpoint of DataParallel training, the two downloaded files."""
     for module in (load_artifact, trace_network):
         source = Path(module.__file__)
         (tmp_path / source.name).write_bytes(source.read_bytes())
@@ -62,7 +62,12 @@ def desk(tmp_path: Path) -> Path:
 def _trace(desk: Path, *arguments: str) -> str:
     command = [sys.executable, "trace_network.py", *arguments, "--out", "traced.pt"]
     done = subprocess.run(
-        command, cwd=desk, env={"PATH": "", "PYTHONUTF8": "1"}, capture_output=True, encoding="utf-8", check=False
+        command,
+        cwd=desk,
+        env={"PATH": "", "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
