@@ -286,7 +286,10 @@ def _tar_entries(file: IO[bytes], magic: bytes, limits: Limits) -> Iterator[Entr
     total = os.fstat(file.fileno()).st_size
     budget = _Budget(limits, total)
     plain = _Counted(_decompressed(file, magic), budget.spend)
-    headers = type("_HeadersOfOneArchive", (_Headers,), {})
+
+    class headers(_Headers):  # noqa: N801  # a class of its own, as `saw_end` belongs to one archive
+        pass
+
     with contextlib.closing(plain), tarfile.open(fileobj=plain, mode="r|", tarinfo=headers) as archive:
         for number, info in enumerate(archive, 1):
             if number > limits.max_members:

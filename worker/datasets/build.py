@@ -206,7 +206,8 @@ def _place(images: list[Image], arranged: layout.Layout, spec: DatasetSpec) -> t
     """Give every image its split and label; make the splits that the source does not name. Sorted by (split,
     path)."""
     label_of = {name: label for label, name in enumerate(arranged.class_names)}
-    placed, unsplit = [], []
+    placed: list[Image] = []
+    unsplit: list[Image] = []
     for image, place in zip(images, arranged.places, strict=True):
         label = None if place.label is None else label_of[place.label]
         (unsplit if place.split is None else placed).append(

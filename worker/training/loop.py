@@ -24,7 +24,7 @@ from models.load_artifact import Score, evaluate
 from worker.run import Run, Stopped
 from worker.training.batches import Batch, TrainingImages, seed_step
 from worker.training.checkpoint import load_checkpoint, save_checkpoint
-from worker.training.memory_format import use_fastest_format
+from worker.training.memory_format import fastest_format
 from worker.training.schedules import learning_rate
 
 BatchLoss = Callable[[Tensor, Batch], Tensor]
@@ -63,7 +63,9 @@ def train(
     TRAINING_DIVERGED when the loss is no longer finite, and Stopped: "preempt" after a checkpoint, "cancel"
     with the best network so far.
     """
-    return _Training(network, spec, run, images, preprocessing, batch_loss).run_to_end()
+    network.to(run.device)
+    with fastest_format(network, images.pixels(images.batch(0, "none"), preprocessing)):
+        return _Training(network, spec, run, images, preprocessing, batch_loss).run_to_end()
 
 
 class _Training(Generic[NetworkType]):
@@ -76,13 +78,12 @@ class _Training(Generic[NetworkType]):
         preprocessing: dict[str, Any],
         batch_loss: BatchLoss,
     ) -> None:
-        self.network = network.to(run.device)
+        self.network = network
         self.spec = spec
         self.run = run
         self.images = images
         self.preprocessing = preprocessing
         self.batch_loss = batch_loss
-        use_fastest_format(self.network, images.pixels(images.batch(0, "none"), preprocessing))
         self.autocast_dtype = _autocast_dtype(spec, run)
         self.optimizer = build_optimizer(self.network, spec)
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=spec.precision == "amp_fp16")
@@ -248,7 +249,6 @@ class _Training(Generic[NetworkType]):
     def _result(self, select: Literal["best", "last"]) -> NetworkType:
         if select == "best" and self.best_weights is not None:
             self.network.load_state_dict(self.best_weights)
-        self.network.to(memory_format=torch.contiguous_format)
         for parameter in self.network.parameters():
             parameter.grad = None
         return self.network.eval()
@@ -265,7 +265,8 @@ class _Training(Generic[NetworkType]):
 
 def build_optimizer(network: nn.Module, spec: Training) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum. Biases and norms (one dimension) are not decayed."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in network.parameters():
         if parameter.requires_grad:
             (decayed if parameter.dim() > 1 else free).append(parameter)
