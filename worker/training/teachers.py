@@ -1,10 +1,13 @@
-"""What the teachers say about a batch: computed while the student trains, on the very view that the student sees.
+"""What the teachers say about a batch: computed while the student trains, on the very view that the student
+sees.
 
-Outputs that were computed beforehand fit only the views they were computed on, and a student then memorises them.
+Outputs that were computed beforehand fit only the views they were computed on, and a student then memorises
+them.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from contextlib import ExitStack
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -12,11 +15,12 @@ from torch import Tensor
 from worker.run import Teacher
 from worker.training.batches import Batch, TrainingImages
 from worker.training.losses import soft_targets
-from worker.training.memory_format import use_fastest_format
+from worker.training.memory_format import fastest_format
 
 
 class TeacherTargets:
-    """Soft targets of one or several teachers, each at its own input size."""
+    """Soft targets of one or several teachers, each at its own input size. Used as a context: the teachers
+    run in their fastest memory format within it, and are as they were after it."""
 
     def __init__(
         self,
@@ -32,9 +36,18 @@ class TeacherTargets:
         self._temperature = temperature
         self._combine = combine
         self._weights = weights
-        trial = images.batch(0, "none")
-        for teacher in teachers:
-            use_fastest_format(teacher.network.eval(), images.pixels(trial, teacher.preprocessing))
+        self._formats = ExitStack()
+
+    def __enter__(self) -> Self:
+        trial = self._images.batch(0, "none")
+        for teacher in self._teachers:
+            assert not teacher.network.training, "a teacher is frozen"
+            pixels_NCHW = self._images.pixels(trial, teacher.preprocessing)
+            self._formats.enter_context(fastest_format(teacher.network, pixels_NCHW))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._formats.close()
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
