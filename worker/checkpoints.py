@@ -97,7 +97,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # "Unsupported global: GLOBAL argparse.Namespace was not an allowed global by default."
-        if found := re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+\.\w+)", str(error)):
+        if found := re.search(r"GLOBAL ([\w.]+) was", str(error)):
             raise _is_code(f"a pickle that needs the Python object {found[1][:120]}") from None
         raise _unreadable("its pickle holds more than tensors and plain values") from None
     except (MemoryError, OSError):
