@@ -10,10 +10,10 @@ import json
 import math
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ from app.settings import settings
 BUSY_SECONDS = 30.0
 """How long SQLite waits for another writer. Transactions here last milliseconds, so more means a fault."""
 
+_engine: Engine | None = None
 _override: str | None = None
+# Threads ask for the first engine at the same time; a second one would never be closed.
+_opening = threading.Lock()
 
 
 def configure(url: str | None) -> None:
@@ -40,15 +43,20 @@ def configure(url: str | None) -> None:
 
 def close() -> None:
     """Close the process's connections; the next transaction opens new ones."""
-    if engine.cache_info().currsize:
-        engine().dispose()
-    engine.cache_clear()
+    global _engine
+    with _opening:
+        if _engine is not None:
+            _engine.dispose()
+        _engine = None
 
 
-@lru_cache(maxsize=1)
 def engine() -> Engine:
     """The process's engine."""
-    return connect(_override or settings().resolved_database_url)
+    global _engine
+    with _opening:
+        if _engine is None:
+            _engine = connect(_override or settings().resolved_database_url)
+        return _engine
 
 
 def connect(url: str) -> Engine:

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 from kombu.connection import Connection
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from sqlalchemy.engine import make_url
 
 from app.settings import settings
@@ -47,7 +47,8 @@ def celery_app() -> Celery:
         )
     app = Celery("fewbytes", broker=broker_url(settings().broker_url), set_as_current=False)
     app.conf.update(
-        task_queues=[Queue(name) for name in QUEUES],
+        # Each with its own exchange: by default both would be bound to the first, under one key.
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         task_default_queue=QUEUES[0],
         task_create_missing_queues=False,  # a misspelt queue is an error, not a queue that nobody reads
         task_acks_late=True,  # a worker that dies leaves the message to another

@@ -20,7 +20,9 @@ DATABASES = ("sqlite", "postgresql")
 def postgres() -> Iterator[Postgres]:
     """One server a session: the one at TEST_DATABASE_URL (a role that may create databases), else our own."""
     if given := os.environ.get("TEST_DATABASE_URL"):
-        yield Postgres(given)
+        server = Postgres(given)
+        yield server
+        server.close()
         return
     with embedded_postgres_url() as url:
         yield Postgres(url)
@@ -44,9 +46,7 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def postgresql_database(postgres: Postgres) -> Iterator[str]:
     """The URL of a migrated PostgreSQL database that `app.db` is configured for."""
-    name = postgres.new_database()
-    yield from _configured(postgres.url_of(name))
-    postgres.drop(name)
+    yield from _configured(postgres.url_of(postgres.emptied_database()))
 
 
 @pytest.fixture(params=DATABASES)
@@ -63,7 +63,7 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[s
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
     postgres: Postgres = request.getfixturevalue("postgres")
-    name = postgres.new_database(migrated=False)
+    name = postgres.new_database()
     yield postgres.url_of(name)
     postgres.drop(name)
 

