@@ -43,7 +43,7 @@ def suggestion(name: str, known: Any) -> str:
 
 
 def errors_in(asked: Architecture, pointer: str) -> list[dict[str, Any]]:
-    """What is wrong with an architecture that was asked for, as a problem's errors; empty when it is right."""
+    """What is wrong with an architecture that was asked for, as a problem's errors; empty if nothing."""
     entry = catalogue().get(asked.architecture)
     if entry is None:
         return [
@@ -68,12 +68,30 @@ def errors_in(asked: Architecture, pointer: str) -> list[dict[str, Any]]:
     return errors
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+def size_errors(name: str, image_size: int, pointer: str) -> list[dict[str, Any]]:
+    """Why the architecture cannot take images of this size; empty when it can."""
+    entry = find(name)
+    least, multiple = entry["minimum_image_size"], entry["image_size_multiple"]
+    if image_size >= least and image_size % multiple == 0:
+        return []
+    steps = f" in multiples of {multiple}" if multiple > 1 else ""
+    detail = f"{name} takes images from {least} pixels on{steps}."
+    hint = f"Its own size is {entry['image_size']}."
+    return [{"pointer": pointer, "code": "INVALID_IMAGE_SIZE", "detail": detail, "hint": hint}]
+
+
+# The catalogue names types as JSON schema does.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "string": (str,),
+}
 
 
 def _option_fault(value: Any, option: dict[str, Any]) -> tuple[str, str]:
-    wanted = option.get("type", type(option.get("default")).__name__)
-    if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
+    wanted = option["type"]
+    if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "boolean"):
         return "INVALID_OPTION", f"This option is of type {wanted}."
     low, high = option.get("minimum"), option.get("maximum")
     if (low is not None and value < low) or (high is not None and value > high):
@@ -84,4 +102,6 @@ def _option_fault(value: Any, option: dict[str, Any]) -> tuple[str, str]:
 
 
 def _describe(option: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in option.items() if value is not None)
+    return ", ".join(
+        f"{key} {value}" for key, value in option.items() if value is not None and key != "description"
+    )

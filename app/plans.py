@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app import architectures, resources
 from app.errors import Problem
 from app.spec.job import JobSpec
-from app.spec.networks import Preprocessing, Student
+from app.spec.networks import Preprocessing, Student, scaled_preprocessing
 from app.spec.resources import ArchitectureQuery
 from app.spec.steps.base import StepSpec
 from app.tables import SUCCEEDED, Dataset, Teacher
@@ -163,8 +163,22 @@ def _student_errors(spec: JobSpec) -> list[dict[str, Any]]:
     for index, step in enumerate(spec.steps):
         student = _student(step)
         if student is not None:
-            errors += architectures.errors_in(student, f"/steps/{index}/student")
+            pointer = f"/steps/{index}/student"
+            errors += architectures.errors_in(student, pointer) or _size_errors(student, pointer)
     return errors
+
+
+def _size_errors(student: Student, pointer: str) -> list[dict[str, Any]]:
+    if student.preprocessing is None:
+        if student.image_size is None:
+            return []
+        return architectures.size_errors(student.architecture, student.image_size, f"{pointer}/image_size")
+    height, width = student.preprocessing.input_size
+    pointer = f"{pointer}/preprocessing"
+    if height != width:
+        detail = f"This gives {height}x{width} pixels, but built-in networks take squares."
+        return [_error(pointer, "NOT_SQUARE", detail, "Give `crop` as one number.")]
+    return architectures.size_errors(student.architecture, height, pointer)
 
 
 def _resolved(spec: JobSpec, teacher: Teacher) -> JobSpec:
@@ -186,7 +200,8 @@ def _resolved_student(student: Student, teacher: Teacher) -> Student:
         size, preprocessing = student.preprocessing.input_size[0], student.preprocessing
     else:
         size = student.image_size or entry["image_size"]
-        preprocessing = Preprocessing.model_validate((teacher.report or {})["preprocessing"]).scaled_to(size)
+        seen = Preprocessing.model_validate((teacher.report or {})["preprocessing"])
+        preprocessing = scaled_preprocessing(seen, size)
     update = {"options": defaults | student.options, "image_size": size, "preprocessing": preprocessing}
     return student.model_copy(update=update)
 
@@ -242,10 +257,9 @@ def _student_size(session: Session, student: Student, num_classes: int) -> dict[
     defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
     if (student.options, num_classes) != (defaults, entry["num_classes"]):
         return {"parameters": None, "macs": None}
-    # Parameters do not depend on the image size in any network that pools before its head; MACs do.
-    macs = entry.get("macs") if student.image_size == entry["image_size"] else None
-    parameters = entry.get("parameters") if macs is not None or entry.get("any_image_size") else None
-    return {"parameters": parameters, "macs": macs}
+    if student.image_size != entry["image_size"]:
+        return {"parameters": None, "macs": None}
+    return {"parameters": entry["parameters"], "macs": entry["macs"]}
 
 
 def _warnings(spec: JobSpec, teachers: list[Teacher], dataset: Dataset) -> list[str]:

@@ -69,7 +69,7 @@ def get_content(artifact_id: ArtifactId, request: Request, storage: CurrentStora
 def _content(artifact: Artifact, request: Request, storage: Storage) -> Response:
     return content_response(
         request,
-        storage.open(artifact.sha256),
+        storage.path(artifact.sha256),
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256,
         filename=f"{artifact.job_id}-{artifact.kind}.pt",  # nothing that a user typed

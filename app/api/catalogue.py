@@ -96,9 +96,11 @@ def _query(
         )
     except ValidationError:
         raise Problem(
-            422, "INVALID_PARAMETER", "option.NAME=VALUE: a name has small letters and _ only."
+            422, "INVALID_PARAMETER", "option.NAME=VALUE: names have small letters and _, numbers are finite."
         ) from None
-    errors = [_as_parameter(error) for error in architectures.errors_in(query, "")]
+    faults = architectures.errors_in(query, "")
+    faults += architectures.size_errors(entry["name"], query.image_size, "/image_size")
+    errors = [_as_parameter(fault) for fault in faults]
     if errors:
         first = errors[0]
         detail = f"{first['parameter']}: {first['detail']} {first['hint']}"
@@ -113,11 +115,11 @@ def _as_parameter(error: dict[str, Any]) -> dict[str, Any]:
 
 def _typed(text: str, option: dict[str, Any]) -> int | float | bool | str:
     """A query's text as the type that the option has; left as text when it is not of that type."""
-    wanted = option.get("type", type(option.get("default")).__name__)
-    if wanted == "bool" and text in ("true", "false"):
+    wanted = option.get("type", "string")
+    if wanted == "boolean" and text in ("true", "false"):
         return text == "true"
     try:
-        return {"int": int, "float": float}.get(wanted, str)(text[:100])
+        return {"integer": int, "number": float}.get(wanted, str)(text[:100])
     except ValueError:
         return text[:100]
 

@@ -1,9 +1,9 @@
-"""Immutable bytes for download: ranges, a strong ETag, a digest. A broken download goes on and can be proved."""
+"""Immutable bytes for download, with ranges, a strong ETag and a digest: a broken download can go on."""
 
 import base64
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from pathlib import Path
 
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
@@ -14,11 +14,9 @@ _BLOCK_BYTES = 256 << 10
 
 
 def content_response(
-    request: Request, file: BinaryIO, *, size_bytes: int, sha256: str, filename: str, media_type: str
+    request: Request, path: Path, *, size_bytes: int, sha256: str, filename: str, media_type: str
 ) -> Response:
     """Answer with the file or the one range asked for: 200, 206, 304, or Problem 416.
-
-    Closes the file at the end.
 
     Several ranges at once are answered with the whole, as RFC 9110 allows.
     """
@@ -31,7 +29,6 @@ def content_response(
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
     if _names(request.headers.get("if-none-match", ""), etag):
-        file.close()
         return Response(status_code=304, headers=headers)
     start, stop = 0, size_bytes
     span = _span(request, etag, size_bytes)
@@ -41,10 +38,9 @@ def content_response(
     headers["Content-Length"] = str(stop - start)
     status = 200 if span is None else 206
     if request.state.head:
-        file.close()
         return Response(status_code=status, headers=headers, media_type=media_type)
     return StreamingResponse(
-        _blocks(file, start, stop), status_code=status, headers=headers, media_type=media_type
+        _blocks(path, start, stop), status_code=status, headers=headers, media_type=media_type
     )
 
 
@@ -53,7 +49,7 @@ def _names(header: str, etag: str) -> bool:
 
 
 def _span(request: Request, etag: str, size_bytes: int) -> tuple[int, int] | None:
-    """First byte, and the one after the last, of a single range; None: send all. Problem 416 outside of it."""
+    """First byte, and the one after the last, of a single range; None: all. Problem 416 beyond the end."""
     match = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers.get("range", ""), re.ASCII)
     if match is None or match[0].endswith("=-") or request.headers.get("if-range", etag) != etag:
         return None
@@ -72,8 +68,9 @@ def _span(request: Request, etag: str, size_bytes: int) -> tuple[int, int] | Non
     return start, stop
 
 
-def _blocks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    with file:
+def _blocks(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    # Opened here: whatever ends the request before the first block leaves no file open.
+    with path.open("rb") as file:
         file.seek(start)
         while start < stop and (block := file.read(min(_BLOCK_BYTES, stop - start))):
             start += len(block)

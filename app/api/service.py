@@ -136,7 +136,7 @@ def get_tool(tool: Literal["load_artifact.py", "trace_network.py"], request: Req
     content = path.read_bytes()
     return content_response(
         request,
-        path.open("rb"),
+        path,
         size_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         filename=tool,

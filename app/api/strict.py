@@ -22,7 +22,7 @@ _MAX_INTEGER = 2**53
 
 
 class Front:
-    """ASGI middleware. Sets `request.state.request_id`, and `request.state.head` for a HEAD that runs as a GET."""
+    """ASGI middleware. Sets `request.state.request_id`, and `request.state.head` for a HEAD run as a GET."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, max_file_bytes: int) -> None:
         self.app = app
@@ -68,7 +68,7 @@ class Front:
         return counted
 
     async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
-        """Read the body to its end and refuse what is not strict JSON; the `receive` returned gives it again."""
+        """Read the body, refuse what is not strict JSON, and return a `receive` that gives it again."""
         body = b""
         more = True
         while more:

@@ -42,17 +42,30 @@ class Preprocessing(Spec):
         assert size is not None
         return size, size
 
-    def scaled_to(self, image_size: int) -> "Preprocessing":
-        """The same view of the image at another input size: a crop of 224 after 256 becomes, at 64, one of 64 after 73."""
-        if self.crop is None:
-            return self.model_copy(update={"resize": [image_size, image_size]})
-        resize = self.resize
-        if isinstance(resize, list):
-            ratios = [side / crop for side, crop in zip(resize, self.input_size, strict=True)]
-            resize = [max(image_size, round(image_size * ratio)) for ratio in ratios]
-        elif resize is not None:
-            resize = max(image_size, round(image_size * resize / min(self.input_size)))
-        return self.model_copy(update={"resize": resize, "crop": [image_size, image_size]})
+
+def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Preprocessing:
+    """The same view of a picture at `image_size` x `image_size` pixels: resize and crop in proportion, colours unchanged.
+
+    What a student gets when none is given. A rectangular input becomes square by its shorter side. `crop` without `resize` cuts pixels
+    out of pictures of unknown size; nothing proportional can be said then, so another size than the crop's resizes the shorter side.
+    """
+    height, width = preprocessing.input_size
+    if (height, width) == (image_size, image_size):
+        return preprocessing
+    scale = image_size / min(height, width)
+
+    def scaled(side: int) -> int:
+        return max(round(side * scale), image_size)
+
+    resize: int | list[int]
+    if preprocessing.crop is None:
+        resize = [image_size, image_size]
+    elif isinstance(preprocessing.resize, list):
+        resize = [scaled(side) for side in preprocessing.resize]
+    else:
+        resize = scaled(preprocessing.resize) if preprocessing.resize is not None else image_size
+    crop = None if preprocessing.crop is None else image_size
+    return preprocessing.model_copy(update={"resize": resize, "crop": crop})
 
 
 def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Preprocessing:

@@ -28,6 +28,8 @@ CATALOGUE = [
         "family": "report",
         "source": "the report",
         "image_size": 64,
+        "minimum_image_size": 16,
+        "image_size_multiple": 1,
         "num_classes": 15,
         "options": {},
         "parameters": 120_859,
@@ -38,8 +40,10 @@ CATALOGUE = [
         "family": "course",
         "source": "the course",
         "image_size": 64,
+        "minimum_image_size": 16,
+        "image_size_multiple": 1,
         "num_classes": 2,
-        "options": {"width_mult": {"type": "float", "default": 1.0, "minimum": 0.25, "maximum": 4.0}},
+        "options": {"width_mult": {"type": "number", "default": 1.0, "minimum": 0.25, "maximum": 4.0}},
         "parameters": 256_779,
         "macs": 2_000_000,
     },
@@ -59,7 +63,9 @@ def teacher_report(class_names: list[str] | None, num_classes: int = 2) -> dict[
         "architecture": "resnet18",
         "parameters": 11_000_000,
         "macs": 1_800_000_000,
-        "layers": [{"name": "conv1", "type": "Conv2d", "output": [64, 112, 112], "parameters": 9408, "macs": 9}],
+        "layers": [
+            {"name": "conv1", "type": "Conv2d", "output": [64, 112, 112], "parameters": 9408, "macs": 9}
+        ],
         "input_shape": [3, 224, 224],
         "num_classes": num_classes,
         "class_names": class_names,
@@ -69,7 +75,9 @@ def teacher_report(class_names: list[str] | None, num_classes: int = 2) -> dict[
     }
 
 
-def dataset_report(class_names: list[str], splits: tuple[str, ...] = ("train", "val", "test")) -> dict[str, Any]:
+def dataset_report(
+    class_names: list[str], splits: tuple[str, ...] = ("train", "val", "test")
+) -> dict[str, Any]:
     return {
         "class_names": class_names,
         "splits": {s: {"num_images": 4, "digest": "0" * 64, "per_class": {}} for s in splits},
@@ -136,7 +144,10 @@ class FakeWorker:
         """Accept every teacher and data set, with these classes."""
         index = self.put(json.dumps({"class_names": names, "images": INDEX_IMAGES}).encode())
         self.answers = {
-            "teacher": lambda spec: {"artifact_sha256": "a" * 64, "report": teacher_report(names, len(names))},
+            "teacher": lambda spec: {
+                "artifact_sha256": "a" * 64,
+                "report": teacher_report(names, len(names)),
+            },
             "dataset": lambda spec: {
                 "index_sha256": index,
                 "pack_sha256": "c" * 64,

@@ -11,7 +11,7 @@ from tests.app.conftest import Service
 
 
 def test_every_answer_has_a_request_id_and_a_sane_one_is_kept(sqlite_service: Service) -> None:
-    """A client's own id is found again in headers and problems; one that could forge log lines is replaced."""
+    """A client's own id is kept in headers and problems; one that could forge log lines is replaced."""
     client = sqlite_service.client
     assert client.get("/healthz").headers["x-request-id"].startswith("req_")
     answer = client.get("/v1/jobs/job_none", headers={"X-Request-Id": "mine-42"})
@@ -60,7 +60,7 @@ def test_head_answers_as_get_without_a_body(sqlite_service: Service) -> None:
 
 
 def test_a_validation_error_points_into_the_body_without_repeating_it(sqlite_service: Service) -> None:
-    """Pointers are JSON pointers: the name of the union's branch, which pydantic inserts, is not in the body."""
+    """Pointers are JSON pointers: without the names of union branches that pydantic inserts."""
     secret = "do-not-echo-me"
     steps = [{"method": "distill", "student": "x", "alpha": 7, "alhpa": secret}, {"method": secret}]
     body = {"teachers": ["tch_a"], "dataset": secret, "steps": steps}
@@ -95,10 +95,9 @@ def test_openapi_describes_problems_and_raw_bodies(sqlite_service: Service) -> N
     assert len({operation["operationId"] for operation in operations}) == len(operations)
 
 
-def test_a_fault_of_ours_is_a_problem_too(
-    sqlite_service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_ours_is_a_problem_too(sqlite_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The 500 says nothing of our insides, but names the request."""
+
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("inside")
 

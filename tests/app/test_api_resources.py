@@ -19,7 +19,11 @@ def test_a_teacher_answers_when_it_was_inspected(service: Service) -> None:
     assert answer.status_code == 201
     teacher = answer.json()
     assert answer.headers["location"] == f"/v1/teachers/{teacher['id']}"
-    assert (teacher["state"], teacher["file_size_bytes"], teacher["artifact_sha256"]) == ("ready", 7, "a" * 64)
+    assert (teacher["state"], teacher["file_size_bytes"], teacher["artifact_sha256"]) == (
+        "ready",
+        7,
+        "a" * 64,
+    )
     assert teacher["report"]["layers"][0]["name"] == "conv1"
     assert service.client.get(answer.headers["location"]).json() == teacher
     assert service.client.get("/v1/teachers").json()["items"] == [teacher]
@@ -119,7 +123,9 @@ def test_the_images_of_a_data_set(service: Service) -> None:
     assert csv.text == "path,label\ntest/0.jpg,cat\ntest/1.jpg,dog\ntest/2.jpg,cat\n"
     seen, token = [], None
     while True:
-        page = service.client.get(path, params={"page_size": 4} | ({"page_token": token} if token else {})).json()
+        page = service.client.get(
+            path, params={"page_size": 4} | ({"page_token": token} if token else {})
+        ).json()
         seen += [image["path"] for image in page["items"]]
         if (token := page["next_page_token"]) is None:
             break

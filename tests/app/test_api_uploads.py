@@ -7,9 +7,9 @@ import time
 
 import httpx
 
+from app.db import transaction
 from app.tables import Upload
 from app.uploads import Parts
-from app.db import transaction
 from tests.app.conftest import Service
 
 CONTENT = bytes(range(100))
@@ -112,7 +112,14 @@ def test_damaged_bytes_are_dropped(sqlite_service: Service) -> None:
 def test_ranges_that_cannot_be_are_refused(sqlite_service: Service) -> None:
     """Other totals, lengths that differ from the range, and what is no range."""
     path = begin(sqlite_service)
-    for header in ("bytes 0-39/99", "bytes 0-38/100", "bytes 39-0/100", "bytes 60-100/100", "lines 1-2/3", "x"):
+    for header in (
+        "bytes 0-39/99",
+        "bytes 0-38/100",
+        "bytes 39-0/100",
+        "bytes 60-100/100",
+        "lines 1-2/3",
+        "x",
+    ):
         answer = sqlite_service.client.put(path, content=CONTENT[:40], headers={"Content-Range": header})
         assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_RANGE"), header
     assert sqlite_service.client.put(path, content=iter([CONTENT, b"more"])).json()["code"] == "BODY_TOO_LONG"
