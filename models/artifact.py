@@ -54,4 +54,8 @@ def network_digest(network: Network) -> str:
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The tensor's memory, without numpy and without a copy; valid as long as the tensor lives."""
     num_bytes = tensor.numel() * tensor.element_size()
-    return memoryview((ctypes.c_char * num_bytes).from_address(tensor.data_ptr())) if num_bytes else memoryview(b"")
+    return (
+        memoryview((ctypes.c_char * num_bytes).from_address(tensor.data_ptr()))
+        if num_bytes
+        else memoryview(b"")
+    )

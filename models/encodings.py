@@ -52,7 +52,9 @@ def _fp16(tensor: Tensor) -> Encoded:
 
 def _finite_doubles(tensor: Tensor, name: str) -> Tensor:
     if not tensor.is_floating_point() or tensor.numel() == 0:
-        raise ValueError(f"{name} is for floating-point tensors with elements, not {tensor.dtype} {list(tensor.shape)}")
+        raise ValueError(
+            f"{name} is for floating-point tensors with elements, not {tensor.dtype} {list(tensor.shape)}"
+        )
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} cannot store NaN or infinity: the tensor holds some")
     return tensor.double()

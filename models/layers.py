@@ -41,7 +41,9 @@ def layer_table(network: Network) -> dict[str, Any]:
     return {"rows": rows, "parameters": parameters, "macs": sum(row["macs"] for row in rows)}
 
 
-def _row(name: str, kind: str, output_shape: Shape | None, *, parameters: int = 0, macs: int = 0) -> dict[str, Any]:
+def _row(
+    name: str, kind: str, output_shape: Shape | None, *, parameters: int = 0, macs: int = 0
+) -> dict[str, Any]:
     return {"name": name, "type": kind, "output_shape": output_shape, "parameters": parameters, "macs": macs}
 
 

@@ -50,7 +50,7 @@ class GraphError(ValueError):
     """A graph, or a file with a graph, breaks a rule. The message names the node, layer or tensor and the rule."""
 
 
-# ------------------------------------------------------------------------------------------------- rules for arguments
+# ---------------------------------------------------------------------------------------- rules for arguments
 
 
 class Ref(NamedTuple):
@@ -131,14 +131,15 @@ _POSITION = _any_of(_integer(-(1 << 31), 1 << 31), Rule("a computed number", lam
 _SLICE = Rule(
     "a slice of integers",
     lambda v: (
-        isinstance(v, slice) and all(_any_of(_POSITION, NOTHING).holds(part) for part in (v.start, v.stop, v.step))
+        isinstance(v, slice)
+        and all(_any_of(_POSITION, NOTHING).holds(part) for part in (v.start, v.stop, v.step))
     ),
 )
 _INDEX = _any_of(_POSITION, _SLICE, _one_of("..."), NOTHING)
 INDEX = _any_of(_INDEX, _list_of(_INDEX, 1, 8))
 
 
-# ------------------------------------------------------------------------------------------------ the vocabulary: layers
+# ------------------------------------------------------------------------------------- the vocabulary: layers
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -275,7 +276,7 @@ _CALLS: dict[str, dict[str, Rule]] = {
 _ONE_TENSOR = {"input": TENSOR}
 
 
-# --------------------------------------------------------------------------------------------- the vocabulary: functions
+# ---------------------------------------------------------------------------------- the vocabulary: functions
 
 
 class Function(NamedTuple):
@@ -467,7 +468,7 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------ checking a graph
+# ------------------------------------------------------------------------------------------- checking a graph
 
 MAX_NODES = 20_000
 MAX_PARAMETERS = 1 << 31
@@ -530,22 +531,47 @@ def _float_dtype(network: nn.Module) -> torch.dtype:
     return torch.float32
 
 
+def _show(value: Any) -> str:
+    """A value for a message: short, whatever a hostile file put there."""
+    if _is_integer(value) and abs(value) > 1 << 64:
+        return "a huge integer"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value[:80])
+    if isinstance(value, Ref):
+        return f"the {value.kind} {value.name!r}"
+    if (
+        isinstance(value, list | tuple)
+        and len(value) <= 8
+        and not any(isinstance(v, list | tuple | dict) for v in value)
+    ):
+        return "[" + ", ".join(map(_show, value)) + "]"
+    return f"a {type(value).__name__}"
+
+
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise GraphError(message)
 
 
 def _check_name(name: Any, what: str, *, dotted: bool) -> None:
-    _expect(isinstance(name, str) and 0 < len(name) <= 512, f"{what} {name!r:.80}: a name is a string of 1 to 512 letters")
+    _expect(
+        isinstance(name, str) and 0 < len(name) <= 512,
+        f"{what} {_show(name)}: a name is a string of 1 to 512 letters",
+    )
     parts = name.split(".") if dotted else [name]
     for part in parts:
         ok = _NAME.fullmatch(part) is not None
-        _expect(ok, f"{what} {name!r:.80}: {'between dots, ' * dotted}a name is letters, digits, - and _, not beginning with __")
+        _expect(
+            ok,
+            f"{what} {_show(name)}: {'between dots, ' * dotted}a name is letters, digits, - and _, not beginning with __",
+        )
 
 
 def _read_shape(shape: Any, what: str, *, high: int = 8) -> list[int]:
     rule = _list_of(_integer(0, 1 << 31), 0, high)
-    _expect(rule.holds(shape), f"{what}: shape {shape!r:.80} is not {rule.says}")
+    _expect(rule.holds(shape), f"{what}: shape {_show(shape)} is not {rule.says}")
     return list(shape)
 
 
@@ -553,20 +579,20 @@ def _check_keys(value: Any, required: set[str], optional: set[str], what: str) -
     _expect(isinstance(value, dict), f"{what} is not an object")
     keys = set(value)
     _expect(required <= keys, f"{what} lacks {sorted(required - keys)}")
-    unknown = sorted(map(repr, keys - required - optional))
+    unknown = sorted(map(_show, keys - required - optional))
     _expect(not unknown, f"{what} has unknown fields {', '.join(unknown)[:200]}")
 
 
 def _check_arguments(arguments: dict[str, Any], rules: dict[str, Rule], what: str) -> None:
     for name, value in arguments.items():
-        _expect(name in rules, f"{what}: there is no argument {name!r:.80} (there are: {', '.join(rules)})")
-        _expect(rules[name].holds(value), f"{what}: {name} is {value!r:.80}, not {rules[name].says}")
+        _expect(name in rules, f"{what}: there is no argument {_show(name)} (there are: {', '.join(rules)})")
+        _expect(rules[name].holds(value), f"{what}: {name} is {_show(value)}, not {rules[name].says}")
 
 
 def _check_tree(graph: dict[str, Any]) -> None:
     """Names of layers, parameters and buffers: patterns, and nothing inside a layer but the layer's own."""
     for name, layer in graph["layers"].items():
-        what = f"layer {name!r:.80}"
+        what = f"layer {_show(name)}"
         _check_name(name, "layer", dotted=True)
         _check_keys(layer, {"type"}, {"arguments"}, what)
         _expect(
@@ -594,7 +620,10 @@ def _check_tree(graph: dict[str, Any]) -> None:
 def _read_steps(graph: dict[str, Any]) -> list[Step]:
     """The nodes as steps, each checked against those before it."""
     nodes = graph["nodes"]
-    _expect(isinstance(nodes, list) and 2 <= len(nodes) <= MAX_NODES, f"nodes: a list of 2 to {MAX_NODES} is needed")
+    _expect(
+        isinstance(nodes, list) and 2 <= len(nodes) <= MAX_NODES,
+        f"nodes: a list of 2 to {MAX_NODES} is needed",
+    )
     kinds: dict[str, str] = {}
     last_use: dict[str, int] = {}
     steps: list[Step] = []
@@ -607,9 +636,14 @@ def _read_steps(graph: dict[str, Any]) -> list[Step]:
             step, kind, used = _read_node(node, graph, kinds)
         except GraphError as error:
             raise GraphError(f"node {name!r}: {error}") from None
-        _expect((step.op == "input") == (position == 0), f"node {name!r}: there is one input, and it is the first node")
+        _expect(
+            (step.op == "input") == (position == 0),
+            f"node {name!r}: there is one input, and it is the first node",
+        )
         is_last = position == len(nodes) - 1
-        _expect((step.op == "output") == is_last, f"node {name!r}: there is one output, and it is the last node")
+        _expect(
+            (step.op == "output") == is_last, f"node {name!r}: there is one output, and it is the last node"
+        )
         kinds[name] = kind
         last_use[name] = position
         last_use.update(dict.fromkeys(used, position))
@@ -620,12 +654,16 @@ def _read_steps(graph: dict[str, Any]) -> list[Step]:
     return [step._replace(done=tuple(names)) for step, names in zip(steps, done, strict=True)]
 
 
-def _read_node(node: dict[str, Any], graph: dict[str, Any], kinds: dict[str, str]) -> tuple[Step, str, list[str]]:
+def _read_node(
+    node: dict[str, Any], graph: dict[str, Any], kinds: dict[str, str]
+) -> tuple[Step, str, list[str]]:
     """The node's step, the kind of its value, and the names it uses."""
     op, target = node["op"], node.get("target", "")
     _expect(isinstance(op, str) and isinstance(target, str), "op and target are strings")
     raw_args, raw_kwargs = node.get("args", []), node.get("kwargs", {})
-    _expect(isinstance(raw_args, list) and isinstance(raw_kwargs, dict), "args is a list and kwargs an object")
+    _expect(
+        isinstance(raw_args, list) and isinstance(raw_kwargs, dict), "args is a list and kwargs an object"
+    )
     used: list[str] = []
     args = [_read_argument(value, kinds, used) for value in raw_args]
     kwargs = {name: _read_argument(value, kinds, used) for name, value in raw_kwargs.items()}
@@ -635,24 +673,26 @@ def _read_node(node: dict[str, Any], graph: dict[str, Any], kinds: dict[str, str
         _expect(not (target or args or kwargs), "an input takes no target and no arguments")
         return step, "tensor", used
     if op == "output":
-        _expect(len(args) == 1 and TENSOR.holds(args[0]) and not (kwargs or target), "an output takes one tensor")
+        _expect(
+            len(args) == 1 and TENSOR.holds(args[0]) and not (kwargs or target), "an output takes one tensor"
+        )
         return step, "tensor", used
     if op == "tensor":
         _expect(not (args or kwargs), "a tensor takes no arguments")
         _expect(
             target in graph["parameters"] or target in graph["buffers"],
-            f"there is no parameter or buffer {target!r:.80}",
+            f"there is no parameter or buffer {_show(target)}",
         )
         return step, "tensor", used
     if op == "layer":
-        _expect(target in graph["layers"], f"there is no layer {target!r:.80}")
+        _expect(target in graph["layers"], f"there is no layer {_show(target)}")
         layer_type = graph["layers"][target]["type"]
         _expect(layer_type != "Scope", "a Scope is not called")
         rules = _CALLS.get(layer_type, _ONE_TENSOR)
         _bind(args, kwargs, rules, f"layer {target!r} ({layer_type})")
         return step, "tensors" if layer_type == "MultiheadAttention" else "tensor", used
-    _expect(op == "function", f"op {op!r:.80} is none of input, layer, function, tensor, output")
-    _expect(target in FUNCTIONS, f"function {target!r:.80} is not in the vocabulary")
+    _expect(op == "function", f"op {_show(op)} is none of input, layer, function, tensor, output")
+    _expect(target in FUNCTIONS, f"function {_show(target)} is not in the vocabulary")
     bound = _bind(args, kwargs, FUNCTIONS[target].rules, f"function {target!r}")
     return step, FUNCTIONS[target].result(bound), used
 
@@ -686,7 +726,9 @@ def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: in
         return [_read_argument(part, kinds, used, depth + 1) for part in value]
     if isinstance(value, dict) and set(value) == {"node"}:
         name = value["node"]
-        _expect(isinstance(name, str) and name in kinds, f"it uses {name!r:.80}, which is not a node before it")
+        _expect(
+            isinstance(name, str) and name in kinds, f"it uses {_show(name)}, which is not a node before it"
+        )
         used.append(name)
         return Ref(name, kinds[name])
     if isinstance(value, dict) and set(value) == {"slice"}:
@@ -696,7 +738,7 @@ def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: in
     raise GraphError(f"an argument of type {type(value).__name__} is not allowed")
 
 
-# ----------------------------------------------------------------------------------------------------------- the network
+# ------------------------------------------------------------------------------------------------ the network
 
 
 class Network(nn.Module):
@@ -712,9 +754,11 @@ class Network(nn.Module):
         _check_keys(graph, {"input_shape", "layers", "nodes"}, {"parameters", "buffers"}, "the graph")
         graph = {"parameters": {}, "buffers": {}, **graph}
         for table in ("layers", "parameters", "buffers"):
-            _expect(isinstance(graph[table], dict) and len(graph[table]) <= MAX_NODES, f"{table} is not an object")
+            _expect(
+                isinstance(graph[table], dict) and len(graph[table]) <= MAX_NODES, f"{table} is not an object"
+            )
         size = _list_of(_integer(1, 4096), 3, 3)
-        _expect(size.holds(graph["input_shape"]), f"input_shape is not [C, H, W] with numbers from 1 to 4096")
+        _expect(size.holds(graph["input_shape"]), "input_shape is not [C, H, W] with numbers from 1 to 4096")
         _check_tree(graph)
         self._steps = _read_steps(graph)
         self.graph = graph
@@ -834,7 +878,9 @@ def _fill(argument: Any, values: dict[str, Any]) -> Any:
     if isinstance(argument, list):
         return [_fill(part, values) for part in argument]
     if isinstance(argument, slice):
-        return slice(_fill(argument.start, values), _fill(argument.stop, values), _fill(argument.step, values))
+        return slice(
+            _fill(argument.start, values), _fill(argument.stop, values), _fill(argument.step, values)
+        )
     return argument
 
 
@@ -850,7 +896,7 @@ def build(graph: dict[str, Any]) -> Network:
     return network
 
 
-# ------------------------------------------------------------------------------------------------------- encoded tensors
+# -------------------------------------------------------------------------------------------- encoded tensors
 
 
 @dataclass(frozen=True)
@@ -872,7 +918,7 @@ _ENCODING_FIELDS = {"raw": set(), "fp16": set(), "minmax": {"bits", "minimum", "
 def stored_dtype(encoding: Any, dtype: str) -> torch.dtype:
     """The type of the stored numbers. Raises GraphError when the encoding is unknown or does not fit the tensor's dtype."""
     name = encoding.get("name") if isinstance(encoding, dict) else None
-    _expect(isinstance(name, str) and name in _ENCODING_FIELDS, f"encoding {name!r:.80} is unknown")
+    _expect(isinstance(name, str) and name in _ENCODING_FIELDS, f"encoding {_show(name)} is unknown")
     assert isinstance(name, str)
     _check_keys(encoding, {"name"} | _ENCODING_FIELDS[name], set(), f"encoding {name}")
     if name == "raw":
@@ -903,19 +949,24 @@ def decode(encoding: dict[str, Any], shape: Sequence[int], dtype: str, data: Ten
     return stored.to(DTYPES[dtype])
 
 
-# --------------------------------------------------------------------------------------------------------------- the file
+# --------------------------------------------------------------------------------------------------- the file
 
 
 def load(file: str | Path | IO[bytes]) -> Network:
     """The network of an artifact, on the CPU, in eval mode. Raises GraphError when the file is not a sound artifact."""
     if sys.byteorder != "little":
         raise GraphError("artifacts are little-endian; this machine is not")
-    document = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        document = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises a dozen types for files that are not its own
+        raise GraphError(f"the file cannot be opened: {error}") from error
     _expect(isinstance(document, dict), "the file does not hold an artifact: it is no dict")
     version = document.get("format_version")
     _expect(
-        version == FORMAT_VERSION,
-        f"format_version is {version!r:.80}, this reader knows {FORMAT_VERSION}: take the load_artifact.py of the service "
+        _is_integer(version) and version == FORMAT_VERSION,
+        f"format_version is {_show(version)}, this reader knows {FORMAT_VERSION}: take the load_artifact.py of the service "
         "that wrote the file"
         if version is not None
         else "the file does not hold an artifact: it has no format_version (is it a plain state_dict?)",
@@ -926,17 +977,40 @@ def load(file: str | Path | IO[bytes]) -> Network:
         network = Network(document["graph"])
     _dry_run(network)
     _read_tensors(network, document["tensors"], document["data"])
-    network.preprocessing = document["preprocessing"]
-    network.class_names = document["class_names"]
-    names = network.class_names
-    _expect(
-        names is None or (isinstance(names, list) and len(names) == network.num_classes),
-        f"class_names does not have one name for each of the {network.num_classes} outputs",
-    )
+    network.preprocessing = _read_preprocessing(document["preprocessing"])
+    network.class_names = _read_class_names(document["class_names"], network.num_classes)
     network.artifact = {
         key: value for key, value in document.items() if key not in ("graph", "tensors", "data")
     }
     return network.eval()
+
+
+_SIDE = _pair(_integer(1, 4096))
+_PREPROCESSING = {
+    "resize": _any_of(_SIDE, NOTHING),
+    "crop": _any_of(_SIDE, NOTHING),
+    "interpolation": _one_of("nearest", "bilinear", "bicubic"),
+    "mean": _list_of(SCALAR, 3, 3),
+    "std": _list_of(_number(1e-12, 1e12), 3, 3),
+}
+
+
+def _read_preprocessing(value: Any) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    _check_keys(value, set(_PREPROCESSING), set(), "preprocessing")
+    _check_arguments(value, _PREPROCESSING, "preprocessing")
+    return dict(value)
+
+
+def _read_class_names(value: Any, num_classes: int | None) -> list[str] | None:
+    if value is None:
+        return None
+    good = (
+        isinstance(value, list) and len(value) == num_classes and all(isinstance(name, str) for name in value)
+    )
+    _expect(good, f"class_names does not have one name for each of the {num_classes} outputs")
+    return list(value)
 
 
 def _read_tensors(network: Network, index: Any, data: Any) -> None:
@@ -965,19 +1039,22 @@ def _read_tensors(network: Network, index: Any, data: Any) -> None:
 def _read_tensor(entry: Any, like: Tensor, data: Tensor) -> Encoded:
     _check_keys(entry, {"shape", "dtype", "encoding", "offset", "nbytes"}, set(), "its entry")
     shape, dtype = _read_shape(entry["shape"], "its entry"), entry["dtype"]
-    _expect(isinstance(dtype, str) and dtype in DTYPES, f"dtype {dtype!r:.80} is unknown")
+    _expect(isinstance(dtype, str) and dtype in DTYPES, f"dtype {_show(dtype)} is unknown")
     _expect(shape == list(like.shape), f"its shape is {shape}, the graph's is {list(like.shape)}")
     same_kind = DTYPES[dtype].is_floating_point if like.is_floating_point() else DTYPES[dtype] == like.dtype
     _expect(same_kind, f"its dtype {dtype} does not fit the graph's {like.dtype}")
     offset, nbytes = entry["offset"], entry["nbytes"]
     itemsize = stored_dtype(entry["encoding"], dtype).itemsize
     _expect(_is_integer(offset) and _is_integer(nbytes), "offset and nbytes are integers")
-    _expect(nbytes == math.prod(shape) * itemsize, f"it has {nbytes} bytes, its shape needs {math.prod(shape) * itemsize}")
+    _expect(
+        nbytes == math.prod(shape) * itemsize,
+        f"it has {nbytes} bytes, its shape needs {math.prod(shape) * itemsize}",
+    )
     _expect(0 <= offset <= offset + nbytes <= data.numel(), "it lies outside the data")
     return Encoded(dict(entry["encoding"]), shape, dtype, data[offset : offset + nbytes])
 
 
-# ----------------------------------------------------------------------------------------------------------------- photos
+# ----------------------------------------------------------------------------------------------------- photos
 
 
 def resize_and_crop(image: Image.Image, preprocessing: dict[str, Any]) -> Tensor:
@@ -1091,7 +1168,7 @@ def evaluate(
     return Score(len(labels_N), num_correct, total / len(labels_N))
 
 
-# ------------------------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------------- the command line
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -1177,7 +1254,9 @@ def _read_listing(listing: Path, class_names: list[str]) -> list[tuple[str, int]
 class _Batches:
     """Photos that are read when a slice of them is asked for."""
 
-    def __init__(self, open_photo: Callable[[str], IO[bytes]], paths: list[str], preprocessing: dict[str, Any]) -> None:
+    def __init__(
+        self, open_photo: Callable[[str], IO[bytes]], paths: list[str], preprocessing: dict[str, Any]
+    ) -> None:
         self._open, self._paths, self._preprocessing = open_photo, paths, preprocessing
 
     def __getitem__(self, batch: slice) -> Tensor:
@@ -1201,7 +1280,9 @@ def read_photo(file: IO[bytes], name: str, preprocessing: dict[str, Any]) -> Ten
 
 def _needs_photos(network: Network) -> tuple[dict[str, Any], list[str]]:
     if network.preprocessing is None or network.class_names is None:
-        raise UsageError("this file carries no preprocessing or class names: photos cannot be classified with it")
+        raise UsageError(
+            "this file carries no preprocessing or class names: photos cannot be classified with it"
+        )
     return network.preprocessing, network.class_names
 
 
@@ -1265,7 +1346,9 @@ def _lines(command: str, answer: Any) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Look into a fewbytes artifact, classify photos, evaluate it.")
+    parser = argparse.ArgumentParser(
+        description="Look into a fewbytes artifact, classify photos, evaluate it."
+    )
     parser.add_argument("model", type=Path, help="the .pt file")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{info,classify,evaluate}")
@@ -1274,9 +1357,13 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     classify.add_argument("--top", type=int, default=3, help="how many guesses (default 3)")
     score = commands.add_parser("evaluate", help="accuracy on a folder of photos")
-    score.add_argument("folder", type=Path, metavar="FOLDER", help="holds <class>/<image>, or is a zip of that")
+    score.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="holds <class>/<image>, or is a zip of that"
+    )
     score.add_argument("--split", help="FOLDER holds <split>/<class>/<image>: evaluate this split")
-    score.add_argument("--files", type=Path, help="CSV with path,label (relative to FOLDER, class name): evaluate these")
+    score.add_argument(
+        "--files", type=Path, help="CSV with path,label (relative to FOLDER, class name): evaluate these"
+    )
     for command in (info, classify, score):
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer as JSON")
     return parser

@@ -50,7 +50,7 @@ else:
         check,
     )
 
-# ---------------------------------------------------------------------------------------------------------------- layers
+# ----------------------------------------------------------------------------------------------------- layers
 
 # The reader has its own, equal ones: it must not need torchvision.
 _TORCHVISION_LAYERS = {
@@ -110,7 +110,9 @@ def _layer_arguments(layer_type: str, module: nn.Module) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for name in LAYERS[layer_type].rules:
         if name == "bias":
-            has_bias = getattr(module, "in_proj_bias" if layer_type == "MultiheadAttention" else "bias") is not None
+            has_bias = (
+                getattr(module, "in_proj_bias" if layer_type == "MultiheadAttention" else "bias") is not None
+            )
             # Norm layers without affine have no bias either; older versions of torch do not know the argument.
             affine = getattr(module, "affine", getattr(module, "elementwise_affine", True))
             if layer_type in ("Conv2d", "Linear", "MultiheadAttention") or (affine and not has_bias):
@@ -121,7 +123,7 @@ def _layer_arguments(layer_type: str, module: nn.Module) -> dict[str, Any]:
     return arguments
 
 
-# ------------------------------------------------------------------------------------------------------------- functions
+# -------------------------------------------------------------------------------------------------- functions
 
 
 def _functions_by_name() -> dict[Any, str]:
@@ -131,7 +133,12 @@ def _functions_by_name() -> dict[Any, str]:
         for module in (operator, torch, F):
             if hasattr(module, name):
                 found[getattr(module, name)] = name
-    found |= {torch.div: "truediv", torch.true_divide: "truediv", torch.multiply: "mul", torch.subtract: "sub"}
+    found |= {
+        torch.div: "truediv",
+        torch.true_divide: "truediv",
+        torch.multiply: "mul",
+        torch.subtract: "sub",
+    }
     found |= {torch.concat: "cat", torch.concatenate: "cat", torch.bmm: "matmul", operator.matmul: "matmul"}
     found |= {torch.swapaxes: "transpose", torch.swapdims: "transpose", torch.clip: "clamp"}
     return found
@@ -164,6 +171,7 @@ _SHAPE_ARITHMETIC = {getattr, operator.getitem, operator.mul, operator.add, oper
 _WAY_OUT = {
     "batch_norm": "use an nn.BatchNorm2d layer",
     "interpolate": "resize the photos in the preprocessing instead",
+    "get_relative_position_bias": "Swin's and MaxViT's attention is opaque to torch.fx; distil it into another network",
     "shifted_window_attention": "Swin's attention is one opaque function to torch.fx; distil it into another network",
     "scaled_dot_product_attention": "use nn.MultiheadAttention, or write it with matmul and softmax",
     "einsum": "write it with matmul and permute",
@@ -192,7 +200,7 @@ class _Tracer(fx.Tracer):
         return result
 
 
-# --------------------------------------------------------------------------------------------------------------- tracing
+# ---------------------------------------------------------------------------------------------------- tracing
 
 
 def trace(module: nn.Module, example: Tensor) -> dict[str, Any]:
@@ -269,7 +277,9 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 
 def _run_tracer(module: nn.Module) -> fx.Graph:
     parameters = list(inspect.signature(module.forward).parameters.values())
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     if len(needed) > 1:
         raise GraphError(f"forward takes {', '.join(needed)}: a classifier takes one tensor of images")
     fixed = {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
@@ -368,13 +378,21 @@ class _GraphWriter:
         seen: dict[int, str] = {}
         for owner in [*sorted(self._called), *sorted(self._tensors)]:
             part = self._modules.get(owner)
-            own = part.named_parameters(prefix=owner) if part is not None else [(owner, _find(self._module, owner))]
+            own = (
+                part.named_parameters(prefix=owner)
+                if part is not None
+                else [(owner, _find(self._module, owner))]
+            )
             for name, parameter in own:
                 other = seen.setdefault(id(parameter), name)
                 if other != name:
-                    raise GraphError(f"{other!r} and {name!r} are one parameter: a graph cannot share weights between layers")
+                    raise GraphError(
+                        f"{other!r} and {name!r} are one parameter: a graph cannot share weights between layers"
+                    )
 
-    def _append(self, node: fx.Node, op: str, target: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    def _append(
+        self, node: fx.Node, op: str, target: str, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> None:
         entry: dict[str, Any] = {"name": node.name, "op": op}
         if target:
             entry["target"] = target
@@ -404,7 +422,9 @@ class _GraphWriter:
             )
         owner = target.rpartition(".")[0]
         if owner in self._called:
-            raise GraphError(f"{target!r} is used by itself, but its layer is also called: use only one of the two")
+            raise GraphError(
+                f"{target!r} is used by itself, but its layer is also called: use only one of the two"
+            )
         self._tensors.add(target)
         self._append(node, "tensor", target, [], {})
 
@@ -459,7 +479,11 @@ class _GraphWriter:
 
     def _add_dropout(self, node: fx.Node, layer_type: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Functional dropout becomes a layer: a graph has no `self.training`, a layer has."""
-        order = ("input", "p", "mode", "training") if layer_type == "StochasticDepth" else ("input", "p", "training", "inplace")
+        order = (
+            ("input", "p", "mode", "training")
+            if layer_type == "StochasticDepth"
+            else ("input", "p", "training", "inplace")
+        )
         given = dict(zip(order, args, strict=False)) | kwargs
         if given.get("training", given.get("train", True)):
             raise GraphError(
@@ -467,10 +491,16 @@ class _GraphWriter:
                 "write F.dropout(x, p, training=self.training), or use nn.Dropout"
             )
         name = node.name
-        while any(taken == name or taken.startswith(name + ".") for taken in [*self._modules, *self._dropouts]):
+        while any(
+            taken == name or taken.startswith(name + ".") for taken in [*self._modules, *self._dropouts]
+        ):
             name += "_"
         arguments = {"p": given.get("p", 0.5)}
-        arguments |= {"mode": given["mode"]} if layer_type == "StochasticDepth" else {"inplace": bool(given.get("inplace"))}
+        arguments |= (
+            {"mode": given["mode"]}
+            if layer_type == "StochasticDepth"
+            else {"inplace": bool(given.get("inplace"))}
+        )
         self._dropouts[name] = {"type": layer_type, "arguments": arguments}
         self._append(node, "layer", name, [given["input"]], {})
 
@@ -492,8 +522,12 @@ def _argument(value: Any) -> Any:
 
 def _is_default(name: str, value: Any) -> bool:
     """Options that the vocabulary leaves out, at the value they have when nobody sets them."""
-    return value is None or value is False or name == "_stacklevel" or (name == "alpha" and value == 1) or (
-        name == "average_attn_weights" and value is True
+    return (
+        value is None
+        or value is False
+        or name == "_stacklevel"
+        or (name == "alpha" and value == 1)
+        or (name == "average_attn_weights" and value is True)
     )
 
 
@@ -504,8 +538,12 @@ def _full_name(function: Any) -> str:
 
 def _not_in_vocabulary(what: str, name: str) -> str:
     if what == "method" and name.endswith("_"):
-        return f"method {name!r} changes a tensor in place, which a graph cannot say: use {name.rstrip('_')!r}"
-    way_out = _WAY_OUT.get(name.rpartition(".")[2].lstrip("_"), f"the {what}s it knows: {', '.join(FUNCTIONS)}")
+        return (
+            f"method {name!r} changes a tensor in place, which a graph cannot say: use {name.rstrip('_')!r}"
+        )
+    way_out = _WAY_OUT.get(
+        name.rpartition(".")[2].lstrip("_"), f"the {what}s it knows: {', '.join(FUNCTIONS)}"
+    )
     return f"{what} {name!r} is not in the vocabulary: {way_out}"
 
 
@@ -514,7 +552,7 @@ def _find(module: nn.Module, name: str) -> Any:
     return getattr(module.get_submodule(owner), leaf)
 
 
-# --------------------------------------------------------------------------------------------------- writing an artifact
+# ---------------------------------------------------------------------------------------- writing an artifact
 
 _ALIGNMENT = 8
 # Trained fp32 weights deflate by about 8 %, at some 25 MB a second: large members are worth it only when a sample says so.
@@ -575,7 +613,9 @@ def _lay_out(network: Network) -> tuple[dict[str, Any], Tensor]:
         else:
             decoded = encoded.decode()
             same = decoded.dtype == tensor.dtype and torch.equal(decoded, tensor)
-            assert same, f"tensor {name!r} was changed after it was encoded: drop it from network.encoded or encode it again"
+            assert same, (
+                f"tensor {name!r} was changed after it was encoded: drop it from network.encoded or encode it again"
+            )
             encoding, stored = encoded.encoding, encoded.data
         index[name] = {
             "shape": list(tensor.shape),
@@ -610,7 +650,11 @@ def _deflate(saved: io.BytesIO) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w") as target:
         for member in source.infolist():
-            if member.filename.rpartition("/")[2] in ("serialization_id", ".format_version", ".storage_alignment"):
+            if member.filename.rpartition("/")[2] in (
+                "serialization_id",
+                ".format_version",
+                ".storage_alignment",
+            ):
                 continue  # torch.load does without
             content = source.read(member)
             info = zipfile.ZipInfo(member.filename, date_time=(1980, 1, 1, 0, 0, 0))
@@ -631,7 +675,7 @@ def _is_worth_deflating(content: bytes) -> bool:
     return squeezed.tell() < _WORTHWHILE * len(sample)
 
 
-# ------------------------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------------- the command line
 
 _PREPROCESSING_DEFAULTS: dict[str, Any] = {
     "resize": None,
@@ -711,7 +755,9 @@ def _read_class_names(file: Path | None, num_classes: int | None) -> list[str] |
         return None
     names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if len(names) != num_classes or len(set(names)) != len(names):
-        raise UsageError(f"{file} has {len(names)} names, the network {num_classes} outputs: one different name a line")
+        raise UsageError(
+            f"{file} has {len(names)} names, the network {num_classes} outputs: one different name a line"
+        )
     return names
 
 
@@ -720,9 +766,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Trace a PyTorch classifier and write it with its weights as one file that fewbytes takes."
     )
     parser.add_argument("network", help="my_module:build, where build() returns the nn.Module")
-    parser.add_argument("--checkpoint", type=Path, help="its state_dict; default: the weights build() gives it")
-    parser.add_argument("--input", type=_read_input_shape, required=True, metavar="CxHxW", help="such as 3x64x64")
-    parser.add_argument("--class-names", type=Path, help="text file, one class a line, in the order of the outputs")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="its state_dict; default: the weights build() gives it"
+    )
+    parser.add_argument(
+        "--input", type=_read_input_shape, required=True, metavar="CxHxW", help="such as 3x64x64"
+    )
+    parser.add_argument(
+        "--class-names", type=Path, help="text file, one class a line, in the order of the outputs"
+    )
     parser.add_argument("--preprocessing", type=Path, help=f"JSON with {', '.join(_PREPROCESSING_DEFAULTS)}")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     return parser
@@ -738,7 +790,9 @@ def _run(arguments: argparse.Namespace) -> None:
     class_names = _read_class_names(arguments.class_names, network.num_classes)
     skipped = left_out(module, network.graph)
     if skipped:
-        print(f"left out, because eval mode does not use them: {', '.join(skipped[:20])}{' ...' * (len(skipped) > 20)}")
+        print(
+            f"left out, because eval mode does not use them: {', '.join(skipped[:20])}{' ...' * (len(skipped) > 20)}"
+        )
     packed = pack(network, preprocessing=preprocessing, class_names=class_names)
     arguments.out.write_bytes(packed)
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
