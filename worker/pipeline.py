@@ -240,9 +240,12 @@ class _Compression:
         }
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:
-        """The answer: the network with its metrics inside, measured again. Problem VERIFY_MISMATCH when that says otherwise."""
+        """The answer: the network with its metrics inside. They are taken in this process, then a fresh one measures the file.
+
+        Raises Problem VERIFY_MISMATCH when the two disagree.
+        """
         path = self.stages.path(number)
-        before = self.measuring.measure(path, outputs=self._identity(), latency=False)
+        before = self.measuring.measure_here(path, outputs=self._identity())
         embedded = {
             "splits": {
                 split: {key: score[key] for key in ("accuracy", "num_correct", "num_images")}
@@ -259,7 +262,7 @@ class _Compression:
                     500,
                     "VERIFY_MISMATCH",
                     f"The packed network gets {measured['splits'][split]['num_correct']} of {score['num_images']} images of "
-                    f"{split} right, but {score['num_correct']} a moment before: this worker's arithmetic is not stable.",
+                    f"{split} right in a fresh process and {score['num_correct']} in the trainer's: this worker's arithmetic is not stable.",
                 )
         return measured
 
