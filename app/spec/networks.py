@@ -44,10 +44,11 @@ class Preprocessing(Spec):
 
 
 def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Preprocessing:
-    """The same view of a picture at `image_size` x `image_size` pixels: resize and crop in proportion, colours unchanged.
+    """The same view of a picture at `image_size` x `image_size` pixels: resize and crop in proportion.
 
-    What a student gets when none is given. A rectangular input becomes square by its shorter side. `crop` without `resize` cuts pixels
-    out of pictures of unknown size; nothing proportional can be said then, so another size than the crop's resizes the shorter side.
+    What a student gets when none is given. A rectangular input becomes square by its shorter side. `crop` without
+    `resize` cuts pixels out of pictures of unknown size: nothing proportional can be said then, so another size
+    than the crop's resizes the shorter side.
     """
     height, width = preprocessing.input_size
     if (height, width) == (image_size, image_size):

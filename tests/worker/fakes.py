@@ -19,14 +19,19 @@ class ListReporter:
         self.messages.append(message)
 
     def values(self, name: str, split: str = "") -> list[float]:
-        return [m["value"] for m in self.messages if m["type"] == "metric" and m["name"] == name and m["split"] == split]
+        return [
+            m["value"]
+            for m in self.messages
+            if m["type"] == "metric" and m["name"] == name and m["split"] == split
+        ]
 
     def logs(self) -> list[str]:
         return [m["message"] for m in self.messages if m["type"] == "log"]
 
 
 class MemoryData:
-    """Pictures of one bright colour per class on noise: learnable in a few steps. Implements worker.run.Data."""
+    """Pictures of one bright colour per class on noise: learnable in a few steps. Implements
+    worker.run.Data."""
 
     def __init__(self, num_classes: int = 3, seed: int = 0, **num_images: int) -> None:
         self.class_names = [f"class {n}" for n in range(num_classes)]
@@ -56,7 +61,9 @@ class MemoryData:
     def images(self, split: str, preprocessing: dict[str, Any]) -> torch.Tensor:
         size = preprocessing["crop"] or preprocessing["resize"]
         height, width = size if isinstance(size, list) else (size, size)
-        shrunk = torch.nn.functional.interpolate(self._pictures[split].float(), size=(height, width), mode="area")
+        shrunk = torch.nn.functional.interpolate(
+            self._pictures[split].float(), size=(height, width), mode="area"
+        )
         return shrunk.round().to(torch.uint8)
 
 
@@ -69,7 +76,9 @@ PREPROCESSING = {
 }
 
 
-def make_run(work_dir: Path, *, data: MemoryData | None = None, teachers: list[Teacher] | None = None, **changes: Any) -> Run:
+def make_run(
+    work_dir: Path, *, data: MemoryData | None = None, teachers: list[Teacher] | None = None, **changes: Any
+) -> Run:
     fields: dict[str, Any] = {
         "device": torch.device("cpu"),
         "seed": 0,

@@ -1,7 +1,7 @@
 """Reading a stranger's archive, or the operator's folder, file by file. Nothing is ever extracted.
 
-`extractall` is not used even with a filter: `filter="data"` was escaped in CVE-2025-4517 and again in CVE-2026-11940. A name from an
-archive is only ever a key in our index, never a path that is opened.
+`extractall` is not used even with a filter: `filter="data"` was escaped in CVE-2025-4517 and again in
+CVE-2026-11940. A name from an archive is only ever a key in our index, never a path that is opened.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from typing import IO, Any
 
 from app.errors import Problem
 
-# What zipfile, tarfile and the decompressors raise on damaged or crafted input (a chain of pax headers recurses).
+# What zipfile, tarfile and the decompressors raise on damaged or crafted input (a chain of pax headers
+# recurses).
 _PARSER_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -37,7 +38,13 @@ _PARSER_ERRORS = (
     NotImplementedError,
     RecursionError,
 )
-_TAR_EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_TAR_EXTENSIONS = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
 _RESAVE = "Make a zip or tar of plain files and folders and upload it again."
 
 
@@ -101,7 +108,8 @@ def unsafe(detail: str) -> Problem:
 def read_entries(source: Path, limits: Limits) -> Iterator[Entry]:
     """The files and folders of a zip, a tar (plain, .gz, .xz; by content, not by name) or a folder on disk.
 
-    Raises Problem ARCHIVE_UNREADABLE (damaged, or not an archive) or ARCHIVE_UNSAFE (what it holds breaks a rule).
+    Raises Problem ARCHIVE_UNREADABLE (damaged, or not an archive) or ARCHIVE_UNSAFE (what it holds breaks a
+    rule).
     """
     if source.is_dir():
         yield from _folder_entries(source, limits)
@@ -121,13 +129,15 @@ def _damage_explained() -> Iterator[None]:
         yield
     except _PARSER_ERRORS as error:
         raise unreadable(
-            f"The file is no whole zip or tar (.tar, .tar.gz, .tar.xz): {str(error)[:200] or type(error).__name__}. "
+            "The file is no whole zip or tar (.tar, .tar.gz, .tar.xz): "
+            f"{str(error)[:200] or type(error).__name__}. "
             "Make the archive again and check that it opens before the upload."
         ) from error
 
 
 def checked_name(name: str, limits: Limits) -> str:
-    """The name in NFC with `/` between parts. Raises Problem ARCHIVE_UNSAFE where it could mean another place than it says."""
+    """The name in NFC with `/` between parts. Raises Problem ARCHIVE_UNSAFE where it could mean another place
+    than it says."""
     shown = ascii(name[:200])
     try:
         name.encode("utf-8")
@@ -166,7 +176,9 @@ class _Budget:
 
 def _check_ratio(produced: int, packed: int, what: str, limits: Limits) -> None:
     if produced > limits.free_bytes and produced > limits.max_ratio * packed:
-        raise unsafe(f"Unpacking {what} gives more than {limits.max_ratio} bytes for each packed byte (a zip bomb?).")
+        raise unsafe(
+            f"Unpacking {what} gives more than {limits.max_ratio} bytes for each packed byte (a zip bomb?)."
+        )
 
 
 class _Counted(io.RawIOBase):
@@ -230,10 +242,14 @@ def _check_zip_member(info: zipfile.ZipInfo, path: str) -> None:
         raise unreadable(f"{path!r} is encrypted: upload an archive without a password.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # lzma and others let a header ask for gigabytes of memory.
-        raise unreadable(f"{path!r} uses zip compression {info.compress_type}: only stored and deflated members are read.")
+        raise unreadable(
+            f"{path!r} uses zip compression {info.compress_type}: only stored and deflated members are read."
+        )
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise unsafe(f"{path!r} is a link or a device, not a file (zip without `-y` stores the files that links point to).")
+        raise unsafe(
+            f"{path!r} is a link or a device, not a file (zip without `-y` stores what links point to)."
+        )
 
 
 def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> IO[bytes]:
@@ -251,11 +267,15 @@ def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _B
 # --- tar ---
 
 
-class _SmallHeaders(tarfile.TarInfo):
-    """tarfile reads a pax or long-name header into memory whatever its size says."""
+class _Headers(tarfile.TarInfo):
+    """tarfile reads a pax or long-name header into memory whatever its size says, and takes a cut archive for
+    a short one."""
+
+    saw_end = False
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        cls.saw_end |= len(buf) == tarfile.BLOCKSIZE and not any(buf)
         info = super().frombuf(buf, encoding, errors)
         if info.type in _TAR_EXTENSIONS and not 0 <= info.size <= 1 << 20:
             raise unsafe(f"A header of {info.size} bytes; at most 1 MiB is read.")
@@ -266,7 +286,8 @@ def _tar_entries(file: IO[bytes], magic: bytes, limits: Limits) -> Iterator[Entr
     total = os.fstat(file.fileno()).st_size
     budget = _Budget(limits, total)
     plain = _Counted(_decompressed(file, magic), budget.spend)
-    with contextlib.closing(plain), tarfile.open(fileobj=plain, mode="r|", tarinfo=_SmallHeaders) as archive:
+    headers = type("_HeadersOfOneArchive", (_Headers,), {})
+    with contextlib.closing(plain), tarfile.open(fileobj=plain, mode="r|", tarinfo=headers) as archive:
         for number, info in enumerate(archive, 1):
             if number > limits.max_members:
                 raise unsafe(f"It holds more than {limits.max_members} members.")
@@ -279,7 +300,14 @@ def _tar_entries(file: IO[bytes], magic: bytes, limits: Limits) -> Iterator[Entr
             elif info.isreg() and not info.issparse():
                 yield Member(path, lambda info=info: _open_tar_member(archive, info)), position  # type: ignore[misc]
             else:
-                raise unsafe(f"{path!r} is a link, a device or sparse, not a plain file (`tar -h` stores what links point to).")
+                raise unsafe(
+                    f"{path!r} is a link, a device or sparse, not a plain file "
+                    "(`tar -h` stores what links point to)."
+                )
+        if not headers.saw_end:
+            raise EOFError("the tar ends early")
+        while plain.read(1 << 16):  # to the end, where gzip and xz keep their checksums
+            pass
 
 
 def _decompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
@@ -291,7 +319,8 @@ def _decompressed(file: IO[bytes], magic: bytes) -> IO[bytes]:
 
 
 class _XzReader(io.RawIOBase):
-    """`lzma.LZMAFile` with a memory limit: an xz header may ask for a dictionary of 4 GB. `xz -9` needs 65 MiB."""
+    """`lzma.LZMAFile` with a memory limit: an xz header may ask for a dictionary of 4 GB. `xz -9` needs 65
+    MiB."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -313,14 +342,15 @@ class _XzReader(io.RawIOBase):
 def _open_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     stream = archive.extractfile(info)
     assert stream is not None, "only regular files are opened"
-    return stream
+    return stream  # a short one when the archive is cut; the missing end is noticed later
 
 
 # --- a folder of the operator's ---
 
 
 def _folder_entries(root: Path, limits: Limits) -> Iterator[Entry]:
-    """Links are followed to files, never into folders: a farm of linked images is common, a cycle of folders is not."""
+    """Links are followed to files, never into folders: a farm of linked images is common, a cycle of folders
+    is not."""
     found = list(_walk(root, limits))
     for number, relative in enumerate(found, 1):
         position = Position(number, len(found), "file")
@@ -329,7 +359,16 @@ def _folder_entries(root: Path, limits: Limits) -> Iterator[Entry]:
         if (root / relative).is_dir():
             yield Folder(path), position
         else:
-            yield Member(path, lambda file=root / relative: file.open("rb")), position  # type: ignore[misc]
+            yield Member(path, lambda relative=relative: _open_in_folder(root, relative)), position  # type: ignore[misc]
+
+
+def _open_in_folder(root: Path, relative: Path) -> IO[bytes]:
+    try:
+        return (root / relative).open("rb")
+    except OSError as error:  # a link to nowhere, or a file of another user's
+        raise Problem(
+            422, "FOLDER_UNREADABLE", f"{str(relative)!r} in the folder cannot be read: {error.strerror}."
+        ) from error
 
 
 def _walk(root: Path, limits: Limits) -> Iterator[Path]:
@@ -341,5 +380,5 @@ def _walk(root: Path, limits: Limits) -> Iterator[Path]:
             if seen > limits.max_members:
                 raise unsafe(f"The folder holds more than {limits.max_members} files.")
             path = Path(folder, name)
-            if path.is_dir() or stat.S_ISREG(path.stat().st_mode):
+            if path.is_dir() or path.is_file() or path.is_symlink():
                 yield path.relative_to(root)

@@ -15,7 +15,14 @@ from app.spec.base import Split
 from app.spec.resources import DatasetSpec
 from worker.datasets import layout
 from worker.datasets.archives import Folder, Limits, Member, Position, read_entries, unsafe
-from worker.datasets.images import BadImage, Size, check_image, looks_like_image, named_like_image, quiet_pillow
+from worker.datasets.images import (
+    BadImageError,
+    Size,
+    check_image,
+    looks_like_image,
+    named_like_image,
+    quiet_pillow,
+)
 
 Progress = Callable[[float, float, str], None]
 """Called with how far the reading is: done, total, unit ("file" or "byte")."""
@@ -48,12 +55,18 @@ class _Contents:
 
 
 def build_dataset(
-    spec: DatasetSpec, source: Path, out_dir: Path, *, progress: Progress = lambda done, total, unit: None, limits: Limits | None = None
+    spec: DatasetSpec,
+    source: Path,
+    out_dir: Path,
+    *,
+    progress: Progress = lambda done, total, unit: None,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Check every image of `source` and write `out_dir/index.json` and, for an archive, `out_dir/pack`.
 
-    `source` is a zip, a tar (.gz, .xz) or a folder; a folder is indexed in place and has no pack. Returns the report: class names,
-    splits with their digests, what was skipped, warnings. Raises Problem 422, leaving neither file behind.
+    `source` is a zip, a tar (.gz, .xz) or a folder; a folder is indexed in place and has no pack. Returns the
+    report: class names, splits with their digests, what was skipped, warnings. Raises Problem 422, leaving
+    neither file behind.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     pack = out_dir / "pack"
@@ -83,7 +96,7 @@ def _read(source: Path, pack: Path, spec: DatasetSpec, progress: Progress, limit
         for path, data, verdict in _checked_images(source, limits, contents, progress):
             try:
                 size = verdict.result()
-            except BadImage as bad:
+            except BadImageError as bad:
                 _note_bad(contents, path, str(bad), spec.max_bad_images)
                 continue
             offset = None if is_folder else packed.tell()
@@ -120,7 +133,9 @@ def _image_files(source: Path, limits: Limits, contents: _Contents) -> Iterator[
             contents.folders.add(entry.path)
         else:
             if entry.path in names:
-                raise unsafe(f"It holds {entry.path!r} twice (names are compared after Unicode normalisation).")
+                raise unsafe(
+                    f"It holds {entry.path!r} twice (names are compared after Unicode normalisation)."
+                )
             names.add(entry.path)
             data = _image_bytes(entry, limits)
             if data is None:
@@ -132,11 +147,14 @@ def _image_files(source: Path, limits: Limits, contents: _Contents) -> Iterator[
 
 def _is_hidden(path: str) -> bool:
     """What file managers leave behind: .DS_Store, ._photo.jpg, __MACOSX/, Thumbs.db."""
-    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in path.split("/"))
+    return any(
+        part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in path.split("/")
+    )
 
 
 def _image_bytes(member: Member, limits: Limits) -> bytes | None:
-    """The file's bytes if it is, or claims to be, an image. A file cut at the size limit fails to decode: that is its verdict."""
+    """The file's bytes if it is, or claims to be, an image. A file cut at the size limit fails to decode:
+    that is its verdict."""
     with member.opened() as stream:
         head = _read_up_to(stream.read, 16)
         if not looks_like_image(head) and not named_like_image(member.path):
@@ -165,7 +183,8 @@ def _refuse_bad(contents: _Contents, allowed: int) -> None:
         raise Problem(
             422,
             "TOO_MANY_BAD_IMAGES",
-            f"At least {len(contents.bad)} images cannot be used and max_bad_images is {allowed}: {examples}. "
+            f"At least {len(contents.bad)} images cannot be used, and max_bad_images is {allowed}: "
+            f"{examples}. "
             "Repair or remove them, or raise max_bad_images to skip them.",
         )
 
@@ -184,28 +203,36 @@ def _refuse_nothing(contents: _Contents) -> None:
 
 
 def _place(images: list[Image], arranged: layout.Layout, spec: DatasetSpec) -> tuple[list[Image], list[str]]:
-    """Give every image its split and label; make the splits that the source does not name. Sorted by (split, path)."""
+    """Give every image its split and label; make the splits that the source does not name. Sorted by (split,
+    path)."""
     label_of = {name: label for label, name in enumerate(arranged.class_names)}
     placed, unsplit = [], []
     for image, place in zip(images, arranged.places, strict=True):
         label = None if place.label is None else label_of[place.label]
-        (unsplit if place.split is None else placed).append(replace(image, split=place.split or "train", label=label))
+        (unsplit if place.split is None else placed).append(
+            replace(image, split=place.split or "train", label=label)
+        )
     warnings: list[str] = []
     if unsplit:
         placed += _split(unsplit, spec, test_fraction=spec.test_fraction)
     elif not any(image.split == "train" for image in placed):
-        raise Problem(422, "NO_TRAIN_SPLIT", "There is a split folder but none called train: nothing could be trained.")
+        raise Problem(
+            422, "NO_TRAIN_SPLIT", "There is a split folder but none called train: nothing could be trained."
+        )
     elif not any(image.split == "val" for image in placed) and spec.val_fraction > 0:
         train = [image for image in placed if image.split == "train"]
         placed = [image for image in placed if image.split != "train"] + _split(train, spec, test_fraction=0)
         count = sum(image.split == "val" for image in placed)
-        warnings.append(f"There is no val split: {count} of {len(train)} train images became val (val_fraction {spec.val_fraction}).")
+        warnings.append(
+            f"There is no val split: {count} of {len(train)} train images became val "
+            f"(val_fraction {spec.val_fraction})."
+        )
     return sorted(placed, key=lambda image: (image.split, image.path)), warnings
 
 
 def _split(images: list[Image], spec: DatasetSpec, *, test_fraction: float) -> list[Image]:
-    """Stratified and repeatable: the order within a class is a hash of seed and content, so names and archive order do not matter,
-    and copies of one image stay in one split."""
+    """Stratified and repeatable: the order within a class is a hash of seed and content, so names and archive
+    order do not matter, and copies of one image stay in one split."""
     by_class: dict[int | None, list[Image]] = defaultdict(list)
     for image in sorted(images, key=lambda image: (_shuffled(image, spec.split_seed), image.path)):
         by_class[image.label].append(image)
@@ -224,8 +251,8 @@ def _shuffled(image: Image, seed: int) -> str:
 
 
 def _cut(members: list[Image], start: int, fraction: float) -> int:
-    """Where a part of about `fraction` that begins at `start` ends: at least one image from classes of three or more, never the
-    class's last one, never between copies."""
+    """Where a part of about `fraction` that begins at `start` ends: at least one image from classes of three
+    or more, never the class's last one, never between copies."""
     wanted = round(fraction * len(members))
     if fraction > 0 and len(members) >= 3:
         wanted = max(wanted, 1)
@@ -250,7 +277,10 @@ def _check_classes(images: list[Image], class_names: list[str]) -> list[str]:
         if not counts[split]:
             warnings.append(f"There is no {split} split.")
         elif missing := [name for label, name in enumerate(class_names) if not counts[split][label]]:
-            warnings.append(f"In {split} {len(missing)} of {len(class_names)} classes have no image: {missing[:_NUM_EXAMPLES]}.")
+            warnings.append(
+                f"In {split} {len(missing)} of {len(class_names)} classes have no image: "
+                f"{missing[:_NUM_EXAMPLES]}."
+            )
     return warnings
 
 
@@ -285,21 +315,34 @@ def _write_index(path: Path, class_names: list[str], images: list[Image]) -> Non
         }
         for image in images
     ]
-    path.write_text(json.dumps({"class_names": class_names, "images": rows}, ensure_ascii=False), encoding="utf-8")
+    path.write_text(
+        json.dumps({"class_names": class_names, "images": rows}, ensure_ascii=False), encoding="utf-8"
+    )
 
 
-def _report(images: list[Image], arranged: layout.Layout, contents: _Contents, warnings: list[str]) -> dict[str, Any]:
+def _report(
+    images: list[Image], arranged: layout.Layout, contents: _Contents, warnings: list[str]
+) -> dict[str, Any]:
     duplicates, contradictions = _copies(images)
     if duplicates:
-        warnings.append(f"{duplicates} images lie in more than one split (same bytes): accuracies there are too good.")
+        warnings.append(
+            f"{duplicates} images lie in more than one split (same bytes): accuracies there are too good."
+        )
     if contradictions:
-        warnings.append(f"{contradictions} images lie in more than one class (same bytes): no network can get them all right.")
+        warnings.append(
+            f"{contradictions} images lie in more than one class (same bytes): "
+            "no network can get them all right."
+        )
     if contents.bad:
         warnings.append(f"{len(contents.bad)} images could not be read and were skipped.")
     return {
         "class_names": arranged.class_names,
         "layout": arranged.name,
-        "splits": {split: _split_report(images, split, arranged.class_names) for split in layout.SPLITS if _has(images, split)},
+        "splits": {
+            split: _split_report(images, split, arranged.class_names)
+            for split in layout.SPLITS
+            if _has(images, split)
+        },
         "mean_image_size": {
             "height": round(sum(image.size.height for image in images) / len(images), 1),
             "width": round(sum(image.size.width for image in images) / len(images), 1),
@@ -324,7 +367,9 @@ def _split_report(images: list[Image], split: Split, class_names: list[str]) -> 
     return {
         "num_images": len(members),
         "digest": split_digest((image.path, image.label, image.sha256) for image in members),
-        "per_class": {} if split == "unlabeled" else {name: counts[label] for label, name in enumerate(class_names)},
+        "per_class": {}
+        if split == "unlabeled"
+        else {name: counts[label] for label, name in enumerate(class_names)},
     }
 
 

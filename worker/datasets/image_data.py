@@ -22,14 +22,22 @@ _Rows = list[dict[str, Any]]
 
 
 class ImageData:
-    """The splits of an index, decoded once per input geometry into a file of uint8 arrays (implements `worker.run.Data`).
+    """The splits of an index, decoded once per input geometry into a file of uint8 arrays (implements
+    `worker.run.Data`).
 
-    `source`: the pack, or the folder that was indexed. `class_names`: the order of the networks' outputs when it is not the
-    index's own. Any number of processes may share `cache_dir`: a file appears there whole or not at all.
+    `source`: the pack, or the folder that was indexed. `class_names`: the order of the networks' outputs when
+    it is not the index's own. Any number of processes may share `cache_dir`: a file appears there whole or
+    not at all.
     """
 
     def __init__(
-        self, index: Path, source: Path, cache_dir: Path, *, class_names: list[str] | None = None, num_threads: int | None = None
+        self,
+        index: Path,
+        source: Path,
+        cache_dir: Path,
+        *,
+        class_names: list[str] | None = None,
+        num_threads: int | None = None,
     ) -> None:
         content = json.loads(index.read_text(encoding="utf-8"))
         self.class_names: list[str] = class_names or content["class_names"]
@@ -37,7 +45,8 @@ class ImageData:
             raise Problem(
                 422,
                 "CLASSES_DIFFER",
-                f"The classes asked for, {self.class_names[:5]}, are not those of the data set, {content['class_names'][:5]}.",
+                f"The classes asked for, {self.class_names[:5]}, are not those of the data set, "
+                f"{content['class_names'][:5]}.",
             )
         self._output_of = [self.class_names.index(name) for name in content["class_names"]]
         self._rows: dict[str, _Rows] = {}
@@ -59,7 +68,9 @@ class ImageData:
 
     def labels(self, split: Split) -> torch.Tensor:
         """int64 [N]; -1 where an image has none."""
-        return torch.tensor([-1 if row["label"] is None else self._output_of[row["label"]] for row in self._rows[split]])
+        return torch.tensor(
+            [-1 if row["label"] is None else self._output_of[row["label"]] for row in self._rows[split]]
+        )
 
     def images(self, split: Split, preprocessing: dict[str, Any]) -> torch.Tensor:
         """uint8 [N, 3, H, W], resized and cropped; mapped from a file, so only what is read takes memory."""
@@ -70,7 +81,11 @@ class ImageData:
         if not (path.exists() and path.stat().st_size == num_bytes):
             self._cache_dir.mkdir(parents=True, exist_ok=True)
             with _appears_whole(path) as unfinished:
-                self._decode_all(rows, preprocessing, torch.from_file(unfinished, shared=True, size=num_bytes, dtype=torch.uint8).view(shape))
+                self._decode_all(
+                    rows,
+                    preprocessing,
+                    torch.from_file(unfinished, shared=True, size=num_bytes, dtype=torch.uint8).view(shape),
+                )
         # Private: a stray in-place operation must not reach the file that other jobs read.
         return torch.from_file(str(path), shared=False, size=num_bytes, dtype=torch.uint8).view(shape)
 
@@ -96,7 +111,8 @@ class ImageData:
             raise Problem(
                 422,
                 "DATASET_CHANGED",
-                f"The image {row['path']!r} is not what it was when the folder was registered: register the folder again.",
+                f"The image {row['path']!r} is not what it was when the folder was registered: "
+                "register the folder again.",
             )
         return data
 
@@ -109,7 +125,8 @@ def _cache_key(digest: str, preprocessing: dict[str, Any]) -> str:
 
 @contextmanager
 def _appears_whole(path: Path) -> Iterator[str]:
-    """A temporary file that takes the name `path` once it is complete and on the disk; removed when the block fails."""
+    """A temporary file that takes the name `path` once it is complete and on the disk; removed when the block
+    fails."""
     handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         yield unfinished

@@ -31,7 +31,8 @@ _MAX_CLASS_NAME = 200
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image belongs. `split` None: the archive names no splits. `label` None: it has no class (split unlabeled)."""
+    """Where an image belongs. `split` None: the archive names no splits. `label` None: it has no class (split
+    unlabeled)."""
 
     split: Split | None
     label: str | None
@@ -46,7 +47,9 @@ class Layout:
     """One an image, in the order given."""
 
 
-def arrange(paths: Sequence[str], folders: Iterable[str], layout: Literal["auto", "class_folders", "flat"]) -> Layout:
+def arrange(
+    paths: Sequence[str], folders: Iterable[str], layout: Literal["auto", "class_folders", "flat"]
+) -> Layout:
     """Read splits and classes from the images' paths. `folders`: those without images, named in the archive.
 
     Raises Problem 422 that names the files or folders which do not fit.
@@ -64,7 +67,10 @@ def arrange(paths: Sequence[str], folders: Iterable[str], layout: Literal["auto"
 
     chosen = _choose_layout([inner[i] for i in labelled]) if layout == "auto" else layout
     read_class = _folder_class if chosen == "class_folders" else _flat_class
-    classes = [None if split == "unlabeled" else read_class(parts) for parts, split in zip(inner, splits, strict=True)]
+    classes = [
+        None if split == "unlabeled" else read_class(parts)
+        for parts, split in zip(inner, splits, strict=True)
+    ]
     _refuse_classless([paths[i] for i in labelled if classes[i] is None], chosen)
     class_names = _ordered({name for name in classes if name is not None}, chosen)
     if chosen == "class_folders":
@@ -87,7 +93,8 @@ def _wrapper(paths: Sequence[str], layout: str) -> int:
         if len(outer) > 1 or outer.pop().casefold() in _ALIASES:
             break
         inner = [parts[depth + 1 :] for parts in names]
-        # A folder whose images lie directly in it is a class, unless the file names tell several classes apart.
+        # A folder whose images lie directly in it is a class, unless the file names tell several classes
+        # apart.
         if any(len(parts) == 1 for parts in inner) and layout != "flat" and len(_flat_classes(inner)) < 2:
             break
         depth += 1
@@ -101,11 +108,17 @@ def _flat_classes(names: list[list[str]]) -> set[str]:
 
 def _split_folders(names: list[list[str]]) -> dict[str, Split]:
     """The top folders that name a split: {"training": "train"}."""
-    found = {parts[0]: _ALIASES[parts[0].casefold()] for parts in names if len(parts) > 1 and parts[0].casefold() in _ALIASES}
+    found = {
+        parts[0]: _ALIASES[parts[0].casefold()]
+        for parts in names
+        if len(parts) > 1 and parts[0].casefold() in _ALIASES
+    }
     for split, count in Counter(found.values()).items():
         if count > 1:
             both = sorted(folder for folder, meant in found.items() if meant == split)
-            raise Problem(422, "LAYOUT_UNCLEAR", f"The folders {both} all mean the split {split!r}: keep one.")
+            raise Problem(
+                422, "LAYOUT_UNCLEAR", f"The folders {both} all mean the split {split!r}: keep one."
+            )
     return found
 
 
@@ -114,7 +127,8 @@ def _refuse_strays(strays: list[str], split_folders: dict[str, Split]) -> None:
         raise Problem(
             422,
             "LAYOUT_UNCLEAR",
-            f"Beside the split folders {sorted(split_folders)} there are {len(strays)} images outside any split, e.g. "
+            f"Beside the split folders {sorted(split_folders)} there are {len(strays)} images outside any "
+            "split, e.g. "
             f"{strays[:3]}: move them into a split or remove them (a class may not be called like a split).",
         )
 
@@ -143,20 +157,31 @@ def _refuse_classless(paths: list[str], layout: str) -> None:
 
 
 def _ordered(names: set[str], layout: str) -> list[str]:
-    """As torchvision's ImageFolder sorts, so that a teacher trained with it agrees; flat numbers count as numbers."""
+    """As torchvision's ImageFolder sorts, so that a teacher trained with it agrees; flat numbers count as
+    numbers."""
     folded = Counter(name.casefold() for name in names)
     collisions = sorted(name for name in names if folded[name.casefold()] > 1)
     if collisions:
         raise Problem(
-            422, "CLASS_NAME_COLLISION", f"The classes {collisions[:4]} differ only in upper and lower case: rename or merge them."
+            422,
+            "CLASS_NAME_COLLISION",
+            f"The classes {collisions[:4]} differ only in upper and lower case: rename or merge them.",
         )
     if len(names) > _MAX_CLASSES:
-        raise Problem(422, "TOO_MANY_CLASSES", f"There are {len(names)} classes; at most {_MAX_CLASSES} are taken.")
+        raise Problem(
+            422, "TOO_MANY_CLASSES", f"There are {len(names)} classes; at most {_MAX_CLASSES} are taken."
+        )
     longest = max(names, key=len)
     if len(longest) > _MAX_CLASS_NAME:
-        raise Problem(422, "CLASS_NAME_TOO_LONG", f"The class {longest[:40]!r}… has {len(longest)} letters, more than {_MAX_CLASS_NAME}.")
+        raise Problem(
+            422,
+            "CLASS_NAME_TOO_LONG",
+            f"The class {longest[:40]!r}… has {len(longest)} letters, more than {_MAX_CLASS_NAME}.",
+        )
     if len(names) == 1:
-        raise Problem(422, "ONE_CLASS", f"All images are of one class, {longest!r}: a classifier needs at least two.")
+        raise Problem(
+            422, "ONE_CLASS", f"All images are of one class, {longest!r}: a classifier needs at least two."
+        )
     numeric = layout == "flat" and all(name.isdecimal() and name.isascii() for name in names)
     return sorted(names, key=lambda name: (int(name), name)) if numeric else sorted(names)
 
@@ -164,7 +189,8 @@ def _ordered(names: set[str], layout: str) -> list[str]:
 def _refuse_empty_folders(
     folders: Iterable[str], wrapper: int, split_folders: dict[str, Split], class_names: set[str]
 ) -> None:
-    """A folder at the place of a class without a single image is a mistake that would shift every label after it."""
+    """A folder at the place of a class without a single image is a mistake that would shift every label after
+    it."""
     for folder in sorted(folders):
         parts = folder.split("/")[wrapper:]
         labelled = bool(parts) and split_folders.get(parts[0]) in ("train", "val", "test")
@@ -173,5 +199,7 @@ def _refuse_empty_folders(
             name = unicodedata.normalize("NFC", parts[-1])
             if name not in class_names and name.casefold() not in _ALIASES:
                 raise Problem(
-                    422, "EMPTY_CLASS", f"The class folder {folder!r} holds no image that can be read: fill it or remove it."
+                    422,
+                    "EMPTY_CLASS",
+                    f"The class folder {folder!r} holds no image that can be read: fill it or remove it.",
                 )

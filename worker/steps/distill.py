@@ -1,8 +1,9 @@
 """Knowledge distillation: a small network learns from the labels and from the outputs of large ones.
 
-Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531. Changed: several teachers
-make one target; images without labels join through the soft term; teachers run live on the student's view, as Beyer et al. 2022
-(https://arxiv.org/abs/2106.05237) found that it must be, instead of once before the training.
+Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531.
+Changed: several teachers make one target; images without labels join through the soft term; teachers run live
+on the student's view, as Beyer et al. 2022 (https://arxiv.org/abs/2106.05237) found that it must be, instead
+of once before the training.
 """
 
 import torch
@@ -20,7 +21,8 @@ from worker.training.teachers import TeacherTargets
 
 
 def apply(model: Network | None, spec: Distill, run: Run) -> Network:
-    """Build the student and train it; `model`, the network of the step before, is not used: the run's teachers are."""
+    """Build the student and train it; `model`, the network of the step before, is not used: the run's
+    teachers are."""
     student = _build_student(spec, run)
     images = concatenated(run, spec.transfer_splits, spec)
     targets = None
@@ -38,7 +40,9 @@ def apply(model: Network | None, spec: Distill, run: Run) -> Network:
             temperature=spec.temperature,
         )
 
-    return train(student, spec, run, images=images, preprocessing=student.preprocessing, batch_loss=batch_loss)
+    return train(
+        student, spec, run, images=images, preprocessing=student.preprocessing, batch_loss=batch_loss
+    )
 
 
 def _build_student(spec: Distill, run: Run) -> Network:
@@ -47,9 +51,15 @@ def _build_student(spec: Distill, run: Run) -> Network:
         height, width = spec.student.preprocessing.input_size
         if height != width:
             raise Problem(
-                422, "STUDENT_INPUT_NOT_SQUARE", f"The student's preprocessing gives {height}x{width} pixels: students take squares."
+                422,
+                "STUDENT_INPUT_NOT_SQUARE",
+                f"The student's preprocessing gives {height}x{width} pixels: students take squares.",
             )
         image_size = height
+    if taken := {"name", "num_classes", "image_size", "seed"} & spec.student.options.keys():
+        raise Problem(
+            422, "STUDENT_IMPOSSIBLE", f"student.options may not hold {sorted(taken)}: the job decides these."
+        )
     try:
         student = create_network(
             spec.student.architecture,

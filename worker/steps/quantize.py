@@ -1,7 +1,9 @@
-"""Storing weights in fewer bits, after training: the report's min-max 8 bits, half precision, and the plain cast that fails.
+"""Storing weights in fewer bits, after training: the report's min-max 8 bits, half precision, and the plain
+cast that fails.
 
-Min-max is "linear quantization" of Han, Mao, Dally 2016, "Deep Compression", https://arxiv.org/abs/1510.00149 (section 3 compares it
-with others): one minimum and maximum a tensor, levels evenly between them. No data is needed and nothing is trained.
+Min-max is "linear quantization" of Han, Mao, Dally 2016, "Deep Compression", https://arxiv.org/abs/1510.00149
+(section 3 compares it with others): one minimum and maximum a tensor, levels evenly between them. No data is
+needed and nothing is trained.
 """
 
 import copy
@@ -21,10 +23,11 @@ _ENCODINGS: dict[str, dict[str, object]] = {
 
 
 def apply(model: Network | None, spec: Quantize, run: Run) -> Network:
-    """A copy of `model` that computes with the stored values; `encoded` holds each tensor that is not stored raw.
+    """A copy of `model` that computes with the stored values; `encoded` holds each tensor that is not stored
+    raw.
 
-    Notes the largest error of an element, the mean bits of an encoded element and, for the cast, the share of weights that became 0.
-    Raises Problem NOT_QUANTIZABLE where a tensor holds NaN or infinity.
+    Notes the largest error of an element, the mean bits of an encoded element and, for the cast, the share of
+    weights that became 0. Raises Problem NOT_QUANTIZABLE where a tensor holds NaN or infinity.
     """
     assert model is not None, "the pipeline gives the network of the step before"
     quantized = copy.deepcopy(model)
@@ -42,7 +45,9 @@ def _encoded(name: str, tensor: Tensor, spec: Quantize) -> Encoded:
         return encode(tensor, _encoding(name, tensor, spec))
     except ValueError as error:
         raise Problem(
-            422, "NOT_QUANTIZABLE", f"The tensor {name!r} cannot be stored as {spec.scheme}: {error}. Train or repair it first."
+            422,
+            "NOT_QUANTIZABLE",
+            f"The tensor {name!r} cannot be stored as {spec.scheme}: {error}. Train or repair it first.",
         ) from error
 
 
@@ -55,14 +60,17 @@ def _encoding(name: str, tensor: Tensor, spec: Quantize) -> dict[str, object]:
 
 
 def _survives_half(name: str, tensor: Tensor) -> bool:
-    """Half precision ends at 65504 and, downwards, at 6e-8: a variance below becomes 0, and its channel is divided by sqrt(eps)."""
+    """Half precision ends at 65504 and, downwards, at 6e-8: a variance below becomes 0, and its channel is
+    divided by sqrt(eps)."""
     half = tensor.half()
     overflows = bool((half.isinf() & ~tensor.isinf()).any())
     vanishes = name.endswith("running_var") and bool(((half == 0) & (tensor != 0)).any())
     return not overflows and not vanishes
 
 
-def _note(run: Run, spec: Quantize, before: dict[str, Tensor], after: dict[str, Tensor], encoded: dict[str, Encoded]) -> None:
+def _note(
+    run: Run, spec: Quantize, before: dict[str, Tensor], after: dict[str, Tensor], encoded: dict[str, Encoded]
+) -> None:
     floats = [name for name, tensor in before.items() if tensor.is_floating_point() and tensor.numel()]
     errors = [(after[name] - before[name]).abs().max().item() for name in floats]
     run.note("max_abs_error", max(errors, default=0.0))

@@ -1,9 +1,11 @@
-"""Random views of a batch. A *view* is drawn once and can be applied at any resolution, so that a teacher and a student with different
-input sizes see the same picture: soft labels of another view than the student's teach it wrong (Beyer et al. 2022, "Knowledge
-distillation: a good teacher is patient and consistent", https://arxiv.org/abs/2106.05237).
+"""Random views of a batch. A *view* is drawn once and can be applied at any resolution, so that a teacher and
+a student with different input sizes see the same picture: soft labels of another view than the student's
+teach it wrong (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent",
+https://arxiv.org/abs/2106.05237).
 
-Brightness, contrast, saturation and rotation are torchvision's; unlike there, a whole batch is done at once, colours change in that
-fixed order, and rotation interpolates bilinearly. Shapes: N images, C = 3 colours, H x W pixels.
+Brightness, contrast, saturation and rotation are torchvision's; unlike there, a whole batch is done at once,
+colours change in that fixed order, and rotation interpolates bilinearly. Shapes: N images, C = 3 colours, H x
+W pixels.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Recipe:
-    """Ranges to draw from. Each of brightness, contrast and saturation is a factor in [1 - x, 1 + x], as torchvision has it."""
+    """Ranges to draw from. Each of brightness, contrast and saturation is a factor in [1 - x, 1 + x], as
+    torchvision has it."""
 
     flip: float = 0.5
     """Probability of a mirror image."""
@@ -41,7 +44,8 @@ RECIPES: dict[str, Recipe | None] = {
 
 @dataclass(frozen=True)
 class View:
-    """What was drawn, one row an image. Lengths are shares of the picture (x by its width, y by its height), never pixels."""
+    """What was drawn, one row an image. Lengths are shares of the picture (x by its width, y by its height),
+    never pixels."""
 
     mirror_N: Tensor
     """-1: mirrored, 1: not."""
@@ -60,8 +64,11 @@ class View:
         return View(*(value.to(device, non_blocking=True) for value in vars(self).values()))
 
 
-def draw_view(augmentation: Literal["none", "light", "strong"], num_images: int, generator: torch.Generator) -> View | None:
-    """Draw one view an image; None: the pictures as they are. The generator is on the CPU, so every device sees the same views."""
+def draw_view(
+    augmentation: Literal["none", "light", "strong"], num_images: int, generator: torch.Generator
+) -> View | None:
+    """Draw one view an image; None: the pictures as they are. The generator is on the CPU, so every device
+    sees the same views."""
     recipe = RECIPES[augmentation]
     if recipe is None:
         return None
@@ -72,7 +79,9 @@ def draw_view(augmentation: Literal["none", "light", "strong"], num_images: int,
     mirror_N = 1 - 2 * (uniform(low=0, high=1) < recipe.flip).float()
     radians_N = torch.deg2rad(uniform(low=-recipe.degrees, high=recipe.degrees))
     area_N = uniform(low=recipe.smallest_crop, high=1)
-    ratio_N = torch.exp(uniform(low=-0.2877, high=0.2877)) if recipe.smallest_crop < 1 else torch.ones(num_images)  # ln 4/3
+    ratio_N = (
+        torch.exp(uniform(low=-0.2877, high=0.2877)) if recipe.smallest_crop < 1 else torch.ones(num_images)
+    )  # ln 4/3
     kept_N2 = torch.stack([area_N * ratio_N, area_N / ratio_N], dim=1).sqrt().clamp(max=1)
     centre_N2 = uniform(2, low=-1, high=1) * (1 - kept_N2)
     spread = torch.tensor([recipe.brightness, recipe.contrast, recipe.saturation])
@@ -95,15 +104,21 @@ def apply_view(images_NCHW: Tensor, view: View | None) -> Tensor:
     if view is None:
         return pixels_NCHW
     height, width = pixels_NCHW.shape[2:]
-    grid_NHW2 = F.affine_grid(_source_of_target(view, height / width), list(pixels_NCHW.shape), align_corners=False)
-    pixels_NCHW = F.grid_sample(pixels_NCHW, grid_NHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid_NHW2 = F.affine_grid(
+        _source_of_target(view, height / width), list(pixels_NCHW.shape), align_corners=False
+    )
+    pixels_NCHW = F.grid_sample(
+        pixels_NCHW, grid_NHW2, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return _erase(_jitter(pixels_NCHW, view.colour_N3), view.erase_N4)
 
 
 def _source_of_target(view: View, aspect: float) -> Tensor:
-    """[N, 2, 3]: where in the source a target's point comes from. To the picture: crop, mirror, rotate, shift; so backwards here."""
+    """[N, 2, 3]: where in the source a target's point comes from. To the picture: crop, mirror, rotate,
+    shift; so backwards here."""
     cos_N, sin_N = view.radians_N.cos(), view.radians_N.sin()
-    # In [-1, 1] coordinates a rotation of a picture that is not square shears, unless the aspect is taken out and put back.
+    # In [-1, 1] coordinates a rotation of a picture that is not square shears, unless the aspect is taken out
+    # and put back.
     rotation_N22 = torch.stack(
         [torch.stack([cos_N, -sin_N * aspect], dim=1), torch.stack([sin_N / aspect, cos_N], dim=1)], dim=1
     )
@@ -120,7 +135,8 @@ def _grey(pixels_NCHW: Tensor) -> Tensor:
 
 
 def _jitter(pixels_NCHW: Tensor, colour_N3: Tensor) -> Tensor:
-    """torchvision's adjust_brightness, adjust_contrast, adjust_saturation, in place: blend with black, with mean grey, with grey."""
+    """torchvision's adjust_brightness, adjust_contrast, adjust_saturation, in place: blend with black, with
+    mean grey, with grey."""
     brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in colour_N3.unbind(1))
     pixels_NCHW.mul_(brightness).clamp_(0, 1)
     mean = _grey(pixels_NCHW).mean(dim=(1, 2, 3), keepdim=True)

@@ -1,4 +1,5 @@
-"""What a network is trained on: several splits as one, in an order and with views that follow from seed and step number alone."""
+"""What a network is trained on: several splits as one, in an order and with views that follow from seed and
+step number alone."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ Geometry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Batch:
-    """Which images, seen how. Each network takes its own pixels of it: `TrainingImages.pixels(batch, preprocessing)`."""
+    """Which images, seen how. Each network takes its own pixels of it: `TrainingImages.pixels(batch,
+    preprocessing)`."""
 
     indices_N: Tensor
     labels_N: Tensor
@@ -31,7 +33,9 @@ class Batch:
 class TrainingImages:
     """The images of some splits, one after the other, in batches."""
 
-    def __init__(self, data: Data, splits: Sequence[Split], *, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, data: Data, splits: Sequence[Split], *, batch_size: int, seed: int, device: torch.device
+    ) -> None:
         self.labels_N = torch.cat([data.labels(split) for split in splits])
         self.digests = [data.digest(split) for split in splits]
         self._data = data
@@ -82,17 +86,20 @@ class TrainingImages:
 
 
 def network_input(images_NCHW: Tensor, view: View | None, preprocessing: Geometry) -> Tensor:
-    """Normalised float32 from uint8 images. Without a view it is exactly what the downloaded file's reader computes."""
+    """Normalised float32 from uint8 images. Without a view it is exactly what the downloaded file's reader
+    computes."""
     if view is None:
         return normalise(images_NCHW, preprocessing)
-    mean, std = (torch.tensor(preprocessing[key], device=images_NCHW.device).view(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(preprocessing[key], device=images_NCHW.device).view(1, 3, 1, 1)
+        for key in ("mean", "std")
+    )
     return apply_view(images_NCHW, view).sub_(mean).div_(std)
 
 
 def seed_step(seed: int, step: int) -> None:
     """Dropout and whatever else draws from torch's own generators then depends on the step number alone."""
     torch.manual_seed(_mixed(seed, "step", step))
-
 
 
 def _mixed(seed: int, purpose: str, number: int) -> int:

@@ -1,4 +1,5 @@
-"""Where a killed run goes on. Written so that any kill leaves a whole checkpoint: plain writes were torn in 54 of 60 kills."""
+"""Where a killed run goes on. Written so that any kill leaves a whole checkpoint: plain writes were torn in
+54 of 60 kills."""
 
 import hashlib
 import io
@@ -35,7 +36,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path, *, fingerprint: str) -> dict[str, Any] | None:
-    """The newest whole checkpoint whose `fingerprint` is this one, tensors on the CPU; None when there is none."""
+    """The newest whole checkpoint whose `fingerprint` is this one, tensors on the CPU; None when there is
+    none."""
     for name in (_NAME, _PREVIOUS):
         state = _read(folder / name)
         if state is not None and state["fingerprint"] == fingerprint:

@@ -1,7 +1,9 @@
-"""The one training loop. Every step that trains brings its network and a loss; how weights move is decided here.
+"""The one training loop. Every step that trains brings its network and a loss; how weights move is decided
+here.
 
-A run that is killed at any moment and starts again ends with the same weights, to the bit (CPU, same number of threads): the order of
-images, the views, dropout and the learning rate follow from seed and step number alone, everything else is in the checkpoint.
+A run that is killed at any moment and starts again ends with the same weights, to the bit (CPU, same number
+of threads): the order of images, the views, dropout and the learning rate follow from seed and step number
+alone, everything else is in the checkpoint.
 """
 
 import copy
@@ -54,10 +56,12 @@ def train(
     preprocessing: dict[str, Any],
     batch_loss: BatchLoss,
 ) -> NetworkType:
-    """Train `network` in place on the run's device and return it in eval mode, with the weights that `spec.select` asks for.
+    """Train `network` in place on the run's device and return it in eval mode, with the weights that
+    `spec.select` asks for.
 
-    Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `cross_entropy`. Raises Problem TRAINING_DIVERGED when the loss is
-    no longer finite, and Stopped: "preempt" after a checkpoint, "cancel" with the best network so far.
+    Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `cross_entropy`. Raises Problem
+    TRAINING_DIVERGED when the loss is no longer finite, and Stopped: "preempt" after a checkpoint, "cancel"
+    with the best network so far.
     """
     return _Training(network, spec, run, images, preprocessing, batch_loss).run_to_end()
 
@@ -121,7 +125,9 @@ class _Training(Generic[NetworkType]):
         seed_step(self.run.seed, step)
         batch = self.images.batch(step, self.spec.augmentation)
         pixels_NCHW = self.images.pixels(batch, self.preprocessing)
-        with torch.autocast(self.run.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        with torch.autocast(
+            self.run.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
+        ):
             logits_NC = self.network(pixels_NCHW)
         loss = self.batch_loss(logits_NC.float(), batch)
         value = loss.item()
@@ -138,32 +144,44 @@ class _Training(Generic[NetworkType]):
         """Epochs are counted from 1 in what is noted."""
         steps_per_epoch = self.images.steps_per_epoch
         self.run.note("train_loss", self.history.loss_sum / steps_per_epoch, split="train", epoch=epoch)
-        self.run.note("learning_rate", learning_rate(self.spec, self.history.step - 1, steps_per_epoch), epoch=epoch)
+        self.run.note(
+            "learning_rate", learning_rate(self.spec, self.history.step - 1, steps_per_epoch), epoch=epoch
+        )
         self.history.loss_sum = 0.0
         if not self.has_val:
             return
         data = self.run.data
-        score = evaluate(self.network, data.images("val", self.preprocessing), data.labels("val"), self.preprocessing)
+        score = evaluate(
+            self.network, data.images("val", self.preprocessing), data.labels("val"), self.preprocessing
+        )
         if not math.isfinite(score.cross_entropy):
             raise self._diverged(f"the cross-entropy on val became {score.cross_entropy}")
         self.run.note("accuracy", score.accuracy, split="val", epoch=epoch)
         self.run.note("cross_entropy", score.cross_entropy, "nat", split="val", epoch=epoch)
         self.history.accuracies.append(score.accuracy)
         if self._is_best(score):
-            self.history.best = {"accuracy": score.accuracy, "cross_entropy": score.cross_entropy, "epoch": epoch}
+            self.history.best = {
+                "accuracy": score.accuracy,
+                "cross_entropy": score.cross_entropy,
+                "epoch": epoch,
+            }
             self.best_weights = copy.deepcopy(self.network.state_dict())
 
     def _is_best(self, score: Score) -> bool:
         """By accuracy; val is small and ties are common, so then by cross-entropy."""
         best = self.history.best
-        return best is None or (score.accuracy, -score.cross_entropy) > (best["accuracy"], -best["cross_entropy"])
+        return best is None or (score.accuracy, -score.cross_entropy) > (
+            best["accuracy"],
+            -best["cross_entropy"],
+        )
 
     def _diverged(self, what: str) -> Problem:
         epoch = self.history.step // self.images.steps_per_epoch + 1
         return Problem(
             422,
             "TRAINING_DIVERGED",
-            f"Training diverged in epoch {epoch} of {self.spec.epochs}: {what} at learning_rate {self.spec.learning_rate}. "
+            f"Training diverged in epoch {epoch} of {self.spec.epochs}: {what} "
+            f"at learning_rate {self.spec.learning_rate}. "
             "Lower learning_rate (a tenth is a good next try) or raise warmup_epochs.",
         )
 
@@ -204,7 +222,13 @@ class _Training(Generic[NetworkType]):
     def _fingerprint(self) -> str:
         """What must agree for a checkpoint to be this training's."""
         shapes = {name: list(tensor.shape) for name, tensor in self.network.state_dict().items()}
-        identity = [self.spec.model_dump(mode="json"), self.run.seed, self.images.digests, self.preprocessing, shapes]
+        identity = [
+            self.spec.model_dump(mode="json"),
+            self.run.seed,
+            self.images.digests,
+            self.preprocessing,
+            shapes,
+        ]
         return hashlib.sha256(repr(identity).encode()).hexdigest()
 
     # --- results ---
@@ -217,7 +241,8 @@ class _Training(Generic[NetworkType]):
         self.run.note("best_accuracy", best["accuracy"], split="val")
         self.run.note("best_epoch", best["epoch"], "epoch")
         self.run.note("last_accuracy", history.accuracies[-1], split="val")
-        # The report's metric. Epochs were picked by the split they are scored on: optimistic, as its name says.
+        # The report's metric. Epochs were picked by the split they are scored on: optimistic, as its name
+        # says.
         self.run.note("best_k_mean_accuracy_optimistic", sum(top) / len(top), split="val")
 
     def _result(self, select: Literal["best", "last"]) -> NetworkType:
@@ -230,7 +255,10 @@ class _Training(Generic[NetworkType]):
 
     def _say_what_is_ignored(self) -> None:
         if self.spec.select == "best" and not self.has_val:
-            self.run.log("select 'best' needs a val split and there is none: the last epoch's weights are taken", "warning")
+            self.run.log(
+                "select 'best' needs a val split and there is none: the last epoch's weights are taken",
+                "warning",
+            )
         if self.spec.schedule == "one_cycle" and "warmup_epochs" in self.spec.model_fields_set:
             self.run.log("warmup_epochs is ignored: schedule 'one_cycle' has its own warm-up", "warning")
 
@@ -256,7 +284,9 @@ def _autocast_dtype(spec: Training, run: Run) -> torch.dtype | None:
         return torch.bfloat16
     if run.device.type == "cpu":
         raise Problem(
-            422, "PRECISION_UNSUPPORTED", "precision 'amp_fp16' needs a GPU and this job runs on the CPU: use 'fp32' there."
+            422,
+            "PRECISION_UNSUPPORTED",
+            "precision 'amp_fp16' needs a GPU and this job runs on the CPU: use 'fp32' there.",
         )
     return torch.float16
 
@@ -278,7 +308,9 @@ class _Pace:
         self._told = now
         seconds_a_step = (now - self._started) / (step - self._first_step)
         epochs = self._total / self._steps_per_epoch
-        self._run.progress(step / self._steps_per_epoch, epochs, "epoch", seconds_a_step * (self._total - step))
+        self._run.progress(
+            step / self._steps_per_epoch, epochs, "epoch", seconds_a_step * (self._total - step)
+        )
 
 
 def concatenated(run: Run, splits: Sequence[Split], spec: Training) -> TrainingImages:

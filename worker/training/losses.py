@@ -6,7 +6,6 @@ Shapes: N images, C classes. "Soft" targets are the teachers' probabilities at a
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,9 +17,10 @@ def distillation_loss(
 ) -> Tensor:
     """(1 - alpha) * CE(student, label) + alpha * T^2 * KL(target || softmax(student / T)), a scalar.
 
-    `targets_NC`: what `soft_targets` gives at the same temperature; None only where alpha is 0. Images with label -1 count in the soft
-    term alone: CE is the mean over the labelled ones, KL over all. At alpha 0 and 1 the other term is not computed at all, so that the
-    result is exactly cross-entropy, or exactly the soft term. T^2 keeps the soft gradients' size independent of T (section 2.1 there).
+    `targets_NC`: what `soft_targets` gives at the same temperature; None only where alpha is 0. Images with
+    label -1 count in the soft term alone: CE is the mean over the labelled ones, KL over all. At alpha 0 and
+    1 the other term is not computed at all, so that the result is exactly cross-entropy, or exactly the soft
+    term. T^2 keeps the soft gradients' size independent of T (section 2.1 there).
     """
     if alpha == 0:
         return hard_loss(logits_NC, labels_N)
@@ -53,10 +53,15 @@ def soft_targets(
 ) -> Tensor:
     """One target [N, C], rows summing to 1, from the logits of one or more teachers.
 
-    `mean_probability`: the mean of softmax(logits / T); `mean_logit`: softmax of the mean logits / T. `weights` are normalised to sum
-    1. A single teacher's target is its own softmax, to the bit: its weight becomes exactly 1.
+    `mean_probability`: the mean of softmax(logits / T); `mean_logit`: softmax of the mean logits / T.
+    `weights` are normalised to sum 1. A single teacher's target is its own softmax, to the bit: its weight
+    becomes exactly 1.
     """
-    shares = [1 / len(members_NC)] * len(members_NC) if weights is None else [weight / sum(weights) for weight in weights]
+    shares = (
+        [1 / len(members_NC)] * len(members_NC)
+        if weights is None
+        else [weight / sum(weights) for weight in weights]
+    )
     assert len(shares) == len(members_NC), "one weight a teacher"
     if combine == "mean_logit":
         return F.softmax(_weighted_sum(members_NC, shares) / temperature, dim=1)

@@ -11,8 +11,9 @@ _ONE_CYCLE_RISE, _ONE_CYCLE_START, _ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4
 def learning_rate(spec: Training, step: int, steps_per_epoch: int) -> float:
     """The rate of the 0-based optimizer step `step`.
 
-    Warm-up rises linearly over `warmup_epochs`. Then `cosine` falls to 0, `constant` stays, `step` drops to a tenth at 50 % and
-    75 % of all steps (Liu et al., ICLR 2019). `one_cycle` is torch's OneCycleLR, which brings its own warm-up.
+    Warm-up rises linearly over `warmup_epochs`. Then `cosine` falls to 0, `constant` stays, `step` drops to a
+    tenth at 50 % and 75 % of all steps (Liu et al., ICLR 2019). `one_cycle` is torch's OneCycleLR, which
+    brings its own warm-up.
     """
     total = spec.epochs * steps_per_epoch
     if spec.schedule == "one_cycle":

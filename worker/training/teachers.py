@@ -1,6 +1,8 @@
-"""What the teachers say about a batch: computed while the student trains, on the very view that the student sees.
+"""What the teachers say about a batch: computed while the student trains, on the very view that the student
+sees.
 
-Outputs that were computed beforehand fit only the views they were computed on, and a student then memorises them.
+Outputs that were computed beforehand fit only the views they were computed on, and a student then memorises
+them.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,9 @@ def _generator(seed=0):
 
 
 def _pictures(num_images=6, height=24, width=24, seed=1):
-    return torch.randint(0, 256, (num_images, 3, height, width), generator=_generator(seed), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (num_images, 3, height, width), generator=_generator(seed), dtype=torch.uint8
+    )
 
 
 def _neutral(num_images=6):
@@ -47,7 +49,9 @@ def test_rotation_is_torchvisions(height, width):
     pictures, drawn = _pictures(6, height, width), draw_view("light", 6, _generator())
     ours = apply_view(pictures, dataclasses.replace(_neutral(), radians_N=drawn.radians_N))
     for index, radians in enumerate(drawn.radians_N.tolist()):
-        theirs = TF.rotate(pictures[index].float() / 255, math.degrees(radians), TF.InterpolationMode.BILINEAR)
+        theirs = TF.rotate(
+            pictures[index].float() / 255, math.degrees(radians), TF.InterpolationMode.BILINEAR
+        )
         torch.testing.assert_close(ours[index], theirs, atol=1e-4, rtol=0)
 
 
@@ -69,7 +73,9 @@ def test_colours_are_torchvisions():
 def test_mirror_comes_before_rotation():
     """As in a list of transforms: a mirrored picture is turned, not a turned one mirrored."""
     pictures, drawn = _pictures(), draw_view("light", 6, _generator())
-    ours = apply_view(pictures, dataclasses.replace(_neutral(), mirror_N=-torch.ones(6), radians_N=drawn.radians_N))
+    ours = apply_view(
+        pictures, dataclasses.replace(_neutral(), mirror_N=-torch.ones(6), radians_N=drawn.radians_N)
+    )
     for index, radians in enumerate(drawn.radians_N.tolist()):
         mirrored = TF.hflip(pictures[index].float() / 255)
         theirs = TF.rotate(mirrored, math.degrees(radians), TF.InterpolationMode.BILINEAR)
@@ -78,8 +84,8 @@ def test_mirror_comes_before_rotation():
 
 @pytest.mark.parametrize("recipe", ["light", "strong"])
 def test_the_same_view_at_two_resolutions_is_the_same_picture(recipe):
-    """A smooth picture, seen at 64 and at 128 pixels and then made equally large, differs only by interpolation at the black edges;
-    two different views differ a lot."""
+    """A smooth picture, seen at 64 and at 128 pixels and then made equally large, differs only by
+    interpolation at the black edges; two different views differ a lot."""
     y, x = torch.meshgrid(torch.linspace(0, 3, 128), torch.linspace(0, 3, 128), indexing="ij")
     large = ((torch.stack([y.sin(), x.cos(), (x * y).sin()]) + 1) * 127).byte().expand(6, -1, -1, -1)
     small = F.avg_pool2d(large.float(), 2).round().byte()

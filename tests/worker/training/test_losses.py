@@ -15,20 +15,25 @@ LABELS = torch.tensor([0, 1, 2, 3, 4, 0, 1])
 
 
 def test_hand_worked_example():
-    """Two classes, T = 2: every number by hand. softmax([2,0]/2) = e/(e+1); the student is undecided, so KL = ln 2 - H(target)."""
+    """Two classes, T = 2: every number by hand. softmax([2,0]/2) = e/(e+1); the student is undecided, so KL =
+    ln 2 - H(target)."""
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])
     p = math.e / (math.e + 1)
     entropy = -(p * math.log(p) + (1 - p) * math.log(1 - p))
     soft = 4 * (math.log(2) - entropy)
     expected = 0.25 * math.log(2) + 0.75 * soft
-    loss = distillation_loss(student, torch.tensor([0]), soft_targets([teacher], 2.0), alpha=0.75, temperature=2.0)
+    loss = distillation_loss(
+        student, torch.tensor([0]), soft_targets([teacher], 2.0), alpha=0.75, temperature=2.0
+    )
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_against_the_formula_in_float64():
     """The mixture against a naive double loop over images and classes."""
     alpha, temperature = 0.3, 4.0
-    loss = distillation_loss(STUDENT, LABELS, soft_targets([TEACHER], temperature), alpha=alpha, temperature=temperature)
+    loss = distillation_loss(
+        STUDENT, LABELS, soft_targets([TEACHER], temperature), alpha=alpha, temperature=temperature
+    )
     hard = soft = 0.0
     for student, teacher, label in zip(STUDENT.tolist(), TEACHER.tolist(), LABELS.tolist(), strict=True):
         hard -= student[label] - math.log(sum(math.exp(s) for s in student))
@@ -55,9 +60,14 @@ def test_alpha_0_is_cross_entropy_to_the_bit():
 
 def test_alpha_1_is_the_soft_term_to_the_bit():
     targets = soft_targets([TEACHER], 4.0)
-    ours = _with_gradient(lambda logits: distillation_loss(logits, LABELS, targets, alpha=1.0, temperature=4.0))
+    ours = _with_gradient(
+        lambda logits: distillation_loss(logits, LABELS, targets, alpha=1.0, temperature=4.0)
+    )
     soft = _with_gradient(
-        lambda logits: 16.0 * F.kl_div(F.log_softmax(logits / 4.0, 1), F.softmax(TEACHER / 4.0, 1), reduction="batchmean")
+        lambda logits: (
+            16.0
+            * F.kl_div(F.log_softmax(logits / 4.0, 1), F.softmax(TEACHER / 4.0, 1), reduction="batchmean")
+        )
     )
     assert all(torch.equal(a, b) for a, b in zip(ours, soft, strict=True))
 
@@ -74,8 +84,12 @@ def test_unlabelled_images_count_in_the_soft_term_alone():
     labels = torch.tensor([0, -1, 2, -1, 4, -1, 1])
     targets = soft_targets([TEACHER], 2.0)
     labelled = labels >= 0
-    expected = 0.5 * F.cross_entropy(STUDENT[labelled], labels[labelled]) + 0.5 * soft_loss(STUDENT, targets, 2.0)
-    torch.testing.assert_close(distillation_loss(STUDENT, labels, targets, alpha=0.5, temperature=2.0), expected)
+    expected = 0.5 * F.cross_entropy(STUDENT[labelled], labels[labelled]) + 0.5 * soft_loss(
+        STUDENT, targets, 2.0
+    )
+    torch.testing.assert_close(
+        distillation_loss(STUDENT, labels, targets, alpha=0.5, temperature=2.0), expected
+    )
 
 
 def test_a_batch_without_any_label_is_finite():
@@ -88,7 +102,9 @@ def test_a_batch_without_any_label_is_finite():
 @pytest.mark.parametrize("combine", ["mean_probability", "mean_logit"])
 @pytest.mark.parametrize("weights", [None, [0.3]])
 def test_an_ensemble_of_one_is_its_member_to_the_bit(combine, weights):
-    assert torch.equal(soft_targets([TEACHER], 3.0, combine=combine, weights=weights), F.softmax(TEACHER / 3.0, dim=1))
+    assert torch.equal(
+        soft_targets([TEACHER], 3.0, combine=combine, weights=weights), F.softmax(TEACHER / 3.0, dim=1)
+    )
 
 
 @pytest.mark.parametrize("combine", ["mean_probability", "mean_logit"])
@@ -106,4 +122,6 @@ def test_combining_teachers(combine):
 
 def test_weights_that_are_equal_change_nothing():
     other = TEACHER.flip(0)
-    assert torch.equal(soft_targets([TEACHER, other], 2.0, weights=[2, 2]), soft_targets([TEACHER, other], 2.0))
+    assert torch.equal(
+        soft_targets([TEACHER, other], 2.0, weights=[2, 2]), soft_targets([TEACHER, other], 2.0)
+    )

@@ -31,7 +31,9 @@ def test_cosine_is_torchs():
 def test_one_cycle_is_torchs():
     """torch refuses to step past the last rate, so that one is compared with its documented value."""
     ours = _rates(Training(epochs=4, learning_rate=0.1, schedule="one_cycle"))
-    theirs = _torchs(lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=20), 19)
+    theirs = _torchs(
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=20), 19
+    )
     assert ours == pytest.approx([*theirs, 0.1 / 25 / 1e4])
 
 
