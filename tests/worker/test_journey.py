@@ -182,13 +182,13 @@ def test_whatever_is_killed_the_artifact_is_the_same(
     job_id = service.post("/v1/jobs", {**ingredients, "steps": [LONG, {"method": "quantize"}]})["id"]
 
     def kill(name: str, number: signal.Signals, after_epochs: int) -> None:
-        attempt = service.get(f"/v1/jobs/{job_id}")["attempt"]
+        attempts = len(service.get(f"/v1/jobs/{job_id}")["attempts"])
         wait_for(lambda: service.epochs(job_id) >= after_epochs and service.trainer(), 120)
         pid = service.trainer() if name == "trainer" else service.pid(name)
         assert pid is not None
         os.kill(pid, number)
         if name != "api":
-            wait_for(lambda: service.get(f"/v1/jobs/{job_id}")["attempt"] > attempt, 60)
+            wait_for(lambda: len(service.get(f"/v1/jobs/{job_id}")["attempts"]) > attempts, 60)
 
     kill("trainer", signal.SIGKILL, 5)
     kill("api", signal.SIGKILL, 10)
