@@ -24,9 +24,12 @@ SMALL = [
 
 
 def count_macs(model: nn.Module, image_size: int) -> int:
-    """Multiply-adds of convolutions and linear layers for one image, by forward hooks: each output value of a
-    convolution costs as many as one filter has weights (weight[0] is already C_in / groups wide). Attention over L
-    tokens of E numbers costs four E x E projections a token, and two L x L x E products."""
+    """Multiply-adds of convolutions and linear layers for one image, by forward hooks.
+
+    Each output value of a convolution costs as many as one filter has weights (weight[0] is already
+    C_in / groups wide). Attention over L tokens of E numbers costs four E x E projections a token, and two
+    L x L x E products.
+    """
     total = 0
 
     def add(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -48,6 +51,11 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     for hook in hooks:
         hook.remove()
     return total
+
+
+def settings(model: nn.Module) -> tuple[str, list[float]]:
+    """The layers with their arguments, and the probabilities that some do not show."""
+    return repr(model), [module.p for module in model.modules() if hasattr(module, "p")]
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -117,11 +125,15 @@ def test_it_learns_and_keeps_its_shape(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_option_reaches_the_network(name: str) -> None:
-    """An option's other end changes the network's shape or its layers' settings: none is silently ignored."""
-    default = repr(create(name, num_classes=3))
+    """Another value changes the network's layers or their settings: no option is silently ignored."""
+    default = settings(create(name, num_classes=3))
     for option, described in ARCHITECTURES[name].options.items():
-        other = "conv" if described.choices else {"width_mult": 0.5, "dropout": 0.25}.get(option, 1)
-        assert repr(create(name, num_classes=3, **{option: other})) != default, option
+        other = (
+            "conv"
+            if described.choices
+            else {"width_mult": 0.5, "dropout": 0.25, "drop_connect": 0.1}.get(option, 1)
+        )
+        assert settings(create(name, num_classes=3, **{option: other})) != default, option
 
 
 @pytest.mark.parametrize(

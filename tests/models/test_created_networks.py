@@ -1,4 +1,4 @@
-"""Built-in architectures as networks: the module's logits, the hooks' counts, weights that the seed decides."""
+"""Built-in architectures as networks: the module's logits, the hooks' counts, weights by seed."""
 
 import pytest
 import torch
@@ -10,6 +10,8 @@ from models.load_artifact import build
 
 from .test_architectures import SMALL, count_macs, num_parameters
 
+# The middle sizes of a family add time, not cases.
+OURS = [name for name in SMALL if name not in {"cifar/resnet32", "cifar/resnet44", "cifar/resnet110"}]
 SOME_OF_TORCHVISION = [
     "resnet18",
     "mobilenet_v3_small",
@@ -19,7 +21,7 @@ SOME_OF_TORCHVISION = [
 ]
 
 
-@pytest.mark.parametrize("name", [*SMALL, *SOME_OF_TORCHVISION])
+@pytest.mark.parametrize("name", [*OURS, *SOME_OF_TORCHVISION])
 def test_the_network_computes_what_the_module_computes(name: str) -> None:
     """Equal logits to the bit in eval mode, under the same keys."""
     side = max(ARCHITECTURES[name].minimum_image_size, 64)
@@ -31,7 +33,7 @@ def test_the_network_computes_what_the_module_computes(name: str) -> None:
         assert torch.equal(network(images), module(images))
 
 
-@pytest.mark.parametrize("name", [*SMALL, *SOME_OF_TORCHVISION])
+@pytest.mark.parametrize("name", [*OURS, *SOME_OF_TORCHVISION])
 def test_the_layer_table_counts_what_the_hooks_count(name: str) -> None:
     """Parameters and multiply-adds of the table equal an independent count."""
     side = ARCHITECTURES[name].image_size
