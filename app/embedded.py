@@ -72,7 +72,9 @@ class _Process:
         if self.popen is not None and (code := self.popen.poll()) is not None:
             if now - self.started_at > _WELL_AFTER_SECONDS:
                 self.backoff = _FIRST_BACKOFF_SECONDS
-            print(f"{self.name} ended ({_how(code)}); starting it again in {self.backoff:g} s", file=sys.stderr)
+            print(
+                f"{self.name} ended ({_how(code)}); starting it again in {self.backoff:g} s", file=sys.stderr
+            )
             self.popen, self.start_at = None, now + self.backoff
             self.backoff = min(2 * self.backoff, _LAST_BACKOFF_SECONDS)
         if self.popen is None and now >= self.start_at:
@@ -112,7 +114,9 @@ class _Service:
         pids = {process.name: process.popen.pid for process in self.processes if process.popen is not None}
         card = self.data_dir / "service.json"
         partial = card.with_suffix(".partial")
-        partial.write_text(json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n")
+        partial.write_text(
+            json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n"
+        )
         partial.replace(card)
 
     def tend(self) -> None:
@@ -160,7 +164,11 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
             while not signals.ended:
                 service.tend()
                 time.sleep(_TICK_SECONDS)
-            print("fewbytes: ending; running jobs are saved and go on at the next start", file=sys.stderr, flush=True)
+            print(
+                "fewbytes: ending; running jobs are saved and go on at the next start",
+                file=sys.stderr,
+                flush=True,
+            )
         finally:
             service.end(settings().cancel_grace_seconds + 10)
             (data_dir / "service.json").unlink(missing_ok=True)
@@ -173,7 +181,9 @@ class _Signals:
         self.ended = False
 
     def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -216,7 +226,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise CannotStartError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from None
+            raise CannotStartError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
+            ) from None
         listener.listen(1024)
         yield listener
 
@@ -247,14 +259,19 @@ def _broker(data_dir: Path) -> tuple[_Process, str]:
         "logfile": str(folder / "log"),
         "daemonize": "no",
     }
-    command = [str(get_binary_path()), *(part for key, value in options.items() for part in (f"--{key}", value))]
+    command = [
+        str(get_binary_path()),
+        *(part for key, value in options.items() for part in (f"--{key}", value)),
+    ]
     process = _Process("broker", command, dict(os.environ), end_with=signal.SIGKILL)
     return process, f"redis+socket://{path}"
 
 
 def _api(environment: dict[str, str], listener: socket.socket) -> _Process:
     fd = listener.fileno()
-    return _Process("api", [sys.executable, "-m", "app.cli", "api", "--fd", str(fd)], environment, pass_fds=(fd,))
+    return _Process(
+        "api", [sys.executable, "-m", "app.cli", "api", "--fd", str(fd)], environment, pass_fds=(fd,)
+    )
 
 
 def _workers(environment: dict[str, str], number: int) -> list[_Process]:

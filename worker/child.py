@@ -55,23 +55,24 @@ def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         do: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
         return do(order, line, stops)
     except Problem as problem:
-        return {"type": "error", **problem.body()}
+        return {**problem.body(), "type": "error"}  # its own "type" is a URN
     except OSError:
         raise
     except Exception as error:
         traceback.print_exc()
-        return {"type": "error", **_problem_for(error).body()}
+        return {**_problem_for(error, order["do"]).body(), "type": "error"}
 
 
-def _problem_for(error: Exception) -> Problem:
-    if _is_out_of_memory(error):
-        detail = "The job needs more memory than this worker has. Lower batch_size or the image size, or use a smaller student."
+def _problem_for(error: Exception, do: str) -> Problem:
+    if not _is_out_of_memory(error):
+        detail = f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest."
+        return Problem(500, "INTERNAL_ERROR", detail)
+    if do == "compress":
+        detail = "The job needs more memory than this worker has: lower batch_size or the image size, or take a smaller student."
         return Problem(507, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
-    return Problem(
-        500,
-        "INTERNAL_ERROR",
-        f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest.",
-    )
+    # A verdict on the upload: another attempt would meet the same limit.
+    detail = "Looking at it needs more memory than an inspection may have (FEWBYTES_TRAINER_MEMORY_BYTES)."
+    return Problem(422, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

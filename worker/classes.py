@@ -37,7 +37,8 @@ def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
 def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
     if teacher.num_classes != len(data_names):
         raise _mismatch(
-            teacher, f"it has {teacher.num_classes} outputs, the data set {len(data_names)} classes ({_some(data_names)})"
+            teacher,
+            f"it has {teacher.num_classes} outputs, the data set {len(data_names)} classes ({_some(data_names)})",
         )
     if teacher.class_names is None:
         return False
@@ -47,11 +48,14 @@ def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
     if all(name.isascii() and name.isdecimal() for name in data_names):
         return False
     raise _mismatch(
-        teacher, f"the data set has {_some(missing)}, which it does not know; it knows {_some(extra)}, which the data has not"
+        teacher,
+        f"the data set has {_some(missing)}, which it does not know; it knows {_some(extra)}, which the data has not",
     )
 
 
-def _positions(teacher: TeacherClasses, data_names: list[str]) -> tuple[tuple[list[str], list[str]], list[str]]:
+def _positions(
+    teacher: TeacherClasses, data_names: list[str]
+) -> tuple[tuple[list[str], list[str]], list[str]]:
     """((names only the data has, names only the teacher has), the teacher's outputs in the data's spelling)."""
     spelling = {_plain(name): name for name in data_names}
     known = [_plain(name) for name in teacher.class_names or []]

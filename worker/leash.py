@@ -26,7 +26,9 @@ class Leash:
     cannot hold its supervisor.
     """
 
-    def __init__(self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str], new_session: bool = True) -> None:
+    def __init__(
+        self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str], new_session: bool = True
+    ) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -71,15 +71,23 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
         "size_bytes": path.stat().st_size,
         "parameters": table["parameters"],
         "macs": table["macs"],
-        "latency_ms": latency(network, torch.device(order["device"]), order["num_threads"]) if order["latency"] else None,
+        "latency_ms": latency(network, torch.device(order["device"]), order["num_threads"])
+        if order["latency"]
+        else None,
     }
 
 
-def open_data(paths: dict[str, Any], *, class_names: list[str] | None = None, num_threads: int | None = None) -> ImageData:
+def open_data(
+    paths: dict[str, Any], *, class_names: list[str] | None = None, num_threads: int | None = None
+) -> ImageData:
     """The data set of an order."""
     source = paths["folder"] or paths["pack"]
     return ImageData(
-        Path(paths["index"]), Path(source), Path(paths["cache_dir"]), class_names=class_names, num_threads=num_threads
+        Path(paths["index"]),
+        Path(source),
+        Path(paths["cache_dir"]),
+        class_names=class_names,
+        num_threads=num_threads,
     )
 
 
@@ -112,7 +120,9 @@ def latency(network: models.Network, device: torch.device, num_threads: int) -> 
         network(image_1CHW)
         _finish(device)
         times.append(1000 * (time.perf_counter() - start))
-    low, median, high = torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
+    low, median, high = (
+        torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
+    )
     return {
         "median": median,
         "p10": low,

@@ -44,7 +44,9 @@ class Measuring:
         if kept is not None and kept.exists() and (logits is None or logits.exists()):
             earlier: dict[str, Any] = json.loads(kept.read_text())
             return earlier
-        measured = self._run(self._order(artifact, outputs, latency, logits), lambda: bool(self.stops.requested()))
+        measured = self._run(
+            self._order(artifact, outputs, latency, logits), lambda: bool(self.stops.requested())
+        )
         if measured is None:
             raise Stopped(self.stops.requested())  # type: ignore[arg-type]  # that is why it is None
         if kept is not None:
@@ -60,7 +62,9 @@ class Measuring:
         """The same without latency and without a fresh process."""
         return measure(self._order(artifact, outputs, False, None))
 
-    def _order(self, artifact: Path, outputs: list[int], latency: bool, logits: Path | None) -> dict[str, Any]:
+    def _order(
+        self, artifact: Path, outputs: list[int], latency: bool, logits: Path | None
+    ) -> dict[str, Any]:
         return {
             "artifact": str(artifact),
             "data": self.paths,

@@ -66,7 +66,9 @@ class _Compression:
             if (record := self.stages.finished(number)) is None:
                 record = self._do_step(number, step, model)
             else:
-                self.line.send({"type": "log", "level": "info", "message": f"step {number} was finished already"})
+                self.line.send(
+                    {"type": "log", "level": "info", "message": f"step {number} was finished already"}
+                )
             self._note(record)
             self.records.append(record)
             model = models.load(self.stages.path(number)).to(self.device)
@@ -163,10 +165,14 @@ class _Compression:
         combine, weights = getattr(first, "combine", "mean_probability"), getattr(first, "weights", None)
         logits = [torch.load(self._teacher_logits(index), weights_only=True) for index in range(len(members))]
         scores = {
-            split: score_ensemble([member[split] for member in logits], self.data.labels(split), combine, weights)
+            split: score_ensemble(
+                [member[split] for member in logits], self.data.labels(split), combine, weights
+            )
             for split in self.splits
         }
-        totals = {name: sum(member[name] for member in members) for name in ("size_bytes", "parameters", "macs")}
+        totals = {
+            name: sum(member[name] for member in members) for name in ("size_bytes", "parameters", "macs")
+        }
         return {"combine": combine, "splits": scores, **totals, "latency_ms": None, "teachers": members}
 
     # ---- steps
@@ -236,7 +242,8 @@ class _Compression:
         """The share of images to which the network and the (first) teacher give the same answer."""
         teacher = torch.load(self._teacher_logits(0), weights_only=True)
         return {
-            split: (logits[split].argmax(1) == teacher[split].argmax(1)).double().mean().item() for split in self.splits
+            split: (logits[split].argmax(1) == teacher[split].argmax(1)).double().mean().item()
+            for split in self.splits
         }
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:
@@ -298,7 +305,9 @@ class _Compression:
             found.append(self._artifact(number, kind, name, self.stages.path(number), record))
         return found
 
-    def _artifact(self, step: int, kind: str, name: str, path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _artifact(
+        self, step: int, kind: str, name: str, path: Path, metrics: dict[str, Any]
+    ) -> dict[str, Any]:
         file = str(path.relative_to(self.work_dir))
         return {"step": step, "kind": kind, "name": name, "file": file, "metrics": metrics}
 
@@ -384,6 +393,8 @@ def choose_device(asked: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if asked == "cuda" and not torch.cuda.is_available():
         raise Problem(
-            422, "DEVICE_UNAVAILABLE", "The job asks for device 'cuda' and this worker has none: use 'auto' or 'cpu'."
+            422,
+            "DEVICE_UNAVAILABLE",
+            "The job asks for device 'cuda' and this worker has none: use 'auto' or 'cpu'.",
         )
     return torch.device(asked)

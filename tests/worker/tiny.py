@@ -48,16 +48,19 @@ def write_photos(path: Path, *, train: int = 24, val: int = 12, test: int = 12) 
     return path
 
 
-def write_teacher(path: Path, *, seed: int = 0) -> Path:
-    """A state_dict of the teacher, trained for a second on the train photos; good, but not perfect, at telling them apart."""
+def write_teacher(path: Path, *, seed: int = 0, class_names: tuple[str, ...] = CLASSES) -> Path:
+    """A state_dict of the teacher, trained for a second on the train photos. Output k means `class_names[k]`."""
     torch.manual_seed(seed)
     network = create(TEACHER, num_classes=len(CLASSES), image_size=SIDE)
     labels_N = torch.arange(64) % len(CLASSES)
     images_NCHW = torch.stack([_pixels(label, number // 2) for number, label in enumerate(labels_N.tolist())])
+    outputs_N = torch.tensor([class_names.index(name) for name in CLASSES])[labels_N]
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for start in range(0, 10 * 64, 16):
         batch = slice(start % 64, start % 64 + 16)
-        loss = torch.nn.functional.cross_entropy(network(normalise(images_NCHW[batch], PREPROCESSING)), labels_N[batch])
+        loss = torch.nn.functional.cross_entropy(
+            network(normalise(images_NCHW[batch], PREPROCESSING)), outputs_N[batch]
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
