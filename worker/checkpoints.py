@@ -1,8 +1,8 @@
 """The one function that opens an uploaded checkpoint.
 
-It runs in an inspection's limited process only. `torch.load(weights_only=True)` keeps a stranger's code out; the limits keep
-a stranger's sizes out. Files that *are* code (whole pickled modules, TorchScript, torch.export, ONNX) are told by their
-content and refused with the lines that save the same network as data.
+It runs in an inspection's limited process only. `torch.load(weights_only=True)` keeps a stranger's code out;
+the limits keep a stranger's sizes out. Files that *are* code (whole pickled modules, TorchScript,
+torch.export, ONNX) are told by their content and refused with the lines that save the same network as data.
 """
 
 import pickle
@@ -55,7 +55,8 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a state_dict (bare or wrapped; torch.save or safetensors) or an artifact with its graph.
 
-    Raises Problem 422: CHECKPOINT_UNREADABLE, or CHECKPOINT_IS_CODE for what would have to be executed to be read.
+    Raises Problem 422: CHECKPOINT_UNREADABLE, or CHECKPOINT_IS_CODE for what would have to be executed to be
+    read.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -81,8 +82,8 @@ def _is_code(what: str) -> Problem:
     return Problem(
         422,
         "CHECKPOINT_IS_CODE",
-        f"The file is {what}: reading it would run its code, and uploads are never run. {_RECIPE} "
-        "If its architecture is not a built-in one, run trace_network.py there: it writes a file that brings its graph.",
+        f"The file is {what}: reading it would run its code, and uploads are never run. {_RECIPE} If its "
+        "architecture is not a built-in one, run trace_network.py there: its file brings the graph.",
     )
 
 
@@ -189,7 +190,9 @@ def _without_prefixes(tensors: dict[Any, torch.Tensor]) -> dict[Any, torch.Tenso
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """Only plain tensors, with names of letters, digits, `_` and `.`, each as large as the bytes that are really there."""
+    """Only plain tensors, with names of letters, digits, `_` and `.`, each as large as the bytes that are
+    really there.
+    """
     if len(checkpoint.tensors) > _MAX_TENSORS:
         raise _unreadable(f"it holds {len(checkpoint.tensors)} tensors, more than {_MAX_TENSORS}")
     for name, tensor in checkpoint.tensors.items():

@@ -1,7 +1,7 @@
 """What is checked before anybody may use it: a teacher, a data set, the layer table of an architecture.
 
-Each function takes its order and returns the last word of the child: a result, and `files` in the work folder for the storage.
-What is wrong with the upload is a Problem 422.
+Each function takes its order and returns the last word of the child: a result, and `files` in the work folder
+for the storage. What is wrong with the upload is a Problem 422.
 """
 
 import time
@@ -26,7 +26,8 @@ from worker.checkpoints import Checkpoint, read_checkpoint
 from worker.messages import Line, Stops
 
 _MAX_SHOWN = 10
-# All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to lay out.
+# All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to
+# lay out.
 _SEARCH_SECONDS = 10.0
 
 Shapes = dict[str, list[int]]
@@ -146,8 +147,8 @@ def _preprocessing(spec: TeacherSpec, checkpoint: Checkpoint) -> dict[str, Any]:
     raise Problem(
         422,
         "PREPROCESSING_MISSING",
-        "How photos become the network's input is part of the teacher: give `preprocessing` with resize, crop, mean and std "
-        "as in its training.",
+        "How photos become the network's input is part of the teacher: give `preprocessing` with resize, "
+        "crop, mean and std as in its training.",
         errors=[
             {
                 "pointer": "/preprocessing",
@@ -182,8 +183,8 @@ def _from_graph(spec: TeacherSpec, checkpoint: Checkpoint, height: int, width: i
         raise Problem(
             422,
             "SHAPE_MISMATCH",
-            f"The network in the file takes {list(network.input_shape)}, the preprocessing gives {[3, height, width]}: "
-            "change crop or resize.",
+            f"The network in the file takes {list(network.input_shape)}, the preprocessing gives "
+            f"{[3, height, width]}: change crop or resize.",
         )
     return network
 
@@ -203,7 +204,8 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
         raise Problem(
             422,
             "SHAPE_MISMATCH",
-            f"The preprocessing gives {height}x{width} pixels: built-in architectures take squares; trace_network.py takes any.",
+            f"The preprocessing gives {height}x{width} pixels, and built-in architectures take squares: "
+            "trace_network.py takes any shape.",
         )
     name, options = spec.architecture.architecture, spec.architecture.options
     num_classes = _num_classes(name, options, height, checkpoint.tensors)
@@ -226,7 +228,9 @@ def _create(name: str, options: dict[str, Any], *, num_classes: int, image_size:
 def _num_classes(
     name: str, options: dict[str, Any], image_size: int, tensors: dict[str, torch.Tensor]
 ) -> int | None:
-    """The number of classes in the file: two skeletons that differ only there show which tensor's shape tells it."""
+    """The number of classes in the file: two skeletons that differ only there show which tensor's shape tells
+    it.
+    """
     two, three = (_skeleton(name, options, num_classes, image_size) for num_classes in (2, 3))
     for key, shape in two.items():
         for axis, size in enumerate(shape):
@@ -249,7 +253,10 @@ def _shapes(module: torch.nn.Module) -> Shapes:
 
 
 def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: int) -> None:
-    """Every tensor of the architecture must be there in its shape, and no other. Raises KEYS_MISMATCH, SHAPE_MISMATCH."""
+    """Every tensor of the architecture must be there in its shape, and no other.
+
+    Raises KEYS_MISMATCH, SHAPE_MISMATCH.
+    """
     given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     missing, unknown = (
         [key for key in wanted if key not in given],
@@ -264,7 +271,8 @@ def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: i
         raise Problem(
             422,
             "KEYS_MISMATCH",
-            f"The checkpoint is no {name}: {' and '.join(parts)}. {_did_you_mean(checkpoint, image_size)}".rstrip(),
+            f"The checkpoint is no {name}: {' and '.join(parts)}. "
+            f"{_did_you_mean(checkpoint, image_size)}".rstrip(),
         )
     differing = [f"{key} is {given[key]}, not {wanted[key]}" for key in wanted if given[key] != wanted[key]]
     if differing:
@@ -277,7 +285,7 @@ def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: i
 
 
 def _did_you_mean(checkpoint: Checkpoint, image_size: int) -> str:
-    """A built-in architecture, with its default options, whose tensors have exactly these names and shapes."""
+    """A built-in architecture, with default options, whose tensors have exactly these names and shapes."""
     given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     give_up = time.monotonic() + _SEARCH_SECONDS
     for name in ARCHITECTURES:
@@ -306,7 +314,9 @@ def _size_for(name: str, image_size: int) -> int:
 
 @torch.inference_mode()
 def _check_forward(network: Network) -> None:
-    """Two images of noise: an infinite running mean or a negative variance shows only in what the network answers."""
+    """Two images of noise: an infinite running mean or a negative variance shows only in what the network
+    answers.
+    """
     noise = torch.rand(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
     logits_NC = network(noise)
     if not logits_NC.isfinite().all():

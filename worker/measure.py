@@ -1,8 +1,11 @@
-"""Measures one packed network in a process of its own: `python -m worker.measure`, an order on stdin, a result on stdout.
+"""Measures one packed network in a process of its own:
 
-What is measured is the file: it is loaded like a download is, and accuracy is counted by `evaluate` of `load_artifact.py`, on
-the CPU, so whoever runs that script on the same photos counts the same. Latency is taken on the job's device: one image, after
-a warm-up, the median and the 10th and 90th percentile of `n` runs.
+`python -m worker.measure`, an order on stdin, a result on stdout.
+
+What is measured is the file: it is loaded like a download is, and accuracy is counted by `evaluate` of
+`load_artifact.py`, on the CPU, so whoever runs that script on the same photos counts the same. Latency is
+taken on the job's device: one image, after a warm-up, the median and the 10th and 90th percentile of `n`
+runs.
 """
 
 import os
@@ -41,10 +44,11 @@ def main() -> None:
 
 
 def measure(order: dict[str, Any]) -> dict[str, Any]:
-    """Accuracy on each of `splits`, bytes, parameters, MACs, and (`latency`) the latency of the file `artifact`.
+    """Accuracy on each of `splits`, bytes, parameters, MACs, and (`latency`) the latency of the file
+    `artifact`.
 
-    `order`: the output that means class k of `class_names`. With `logits` the outputs are left in that file, as
-    {split: float32 [N, C]} in the order of `class_names`.
+    `order`: the output that means class k of `class_names`. With `logits` the outputs are left in that file,
+    as {split: float32 [N, C]} in the order of `class_names`.
     """
     path = Path(order["artifact"])
     network = models.load(path)

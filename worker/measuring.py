@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class Measuring:
 
     paths: dict[str, Any]
     class_names: list[str]
-    splits: list[str]
+    splits: Sequence[str]
     num_threads: int
     device: str
     stops: Stops
@@ -37,7 +38,9 @@ class Measuring:
         logits: Path | None = None,
         kept: Path | None = None,
     ) -> dict[str, Any]:
-        """What `worker.measure.measure` says about `artifact`. `kept`: a result left there by an earlier attempt is taken.
+        """What `worker.measure.measure` says about `artifact`.
+
+        `kept`: a result left there by an earlier attempt is taken.
 
         Raises Stopped when a stop is asked, RuntimeError when the process fails.
         """
@@ -70,14 +73,14 @@ class Measuring:
             "data": self.paths,
             "class_names": self.class_names,
             "order": outputs,
-            "splits": self.splits,
+            "splits": list(self.splits),
             "num_threads": self.num_threads,
             "device": self.device,
             "latency": latency,
             "logits": str(logits) if logits is not None else None,
         }
 
-    def _run(self, order: dict[str, Any], enough: Any) -> dict[str, Any] | None:
+    def _run(self, order: dict[str, Any], enough: Callable[[], bool]) -> dict[str, Any] | None:
         # In this process's own session: the supervisor's kill takes it along.
         leash = Leash([sys.executable, "-m", "worker.measure"], order, env=os.environ, new_session=False)
         heard: list[dict[str, Any]] = []

@@ -24,7 +24,7 @@ def started(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
     process = subprocess.Popen(command(tmp_path / "data"), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if "ready" in line:
+        if "ready:" in line:
             break
     wait_for(lambda: len(card(tmp_path / "data")["pids"]) == 5)
     yield process, tmp_path / "data"
@@ -78,7 +78,7 @@ def test_kill_9_leaves_nothing_behind_and_it_starts_again(started: Any) -> None:
     wait_for(lambda: not any(map(is_alive, pids)))
     again = subprocess.Popen(command(data_dir), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     assert again.stderr is not None
-    assert any("ready" in line for line in again.stderr)
+    assert any("ready:" in line for line in again.stderr)
     again.terminate()
     again.communicate()
     assert again.returncode == 0
@@ -108,6 +108,6 @@ def test_an_open_door_is_refused(subcommand: str, tmp_path: Path) -> None:
 def test_a_port_in_use_is_said_plainly(started: Any, tmp_path: Path) -> None:
     port = card(started[1])["url"].rsplit(":", 1)[1]
     refused = subprocess.run(
-        command(tmp_path / "other")[:-1] + [port], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+        [*command(tmp_path / "other")[:-1], port], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
     )
     assert (refused.returncode, port in refused.stderr) == (2, True)

@@ -1,4 +1,7 @@
-"""What becomes of an uploaded teacher. The functions are called as the child calls them; one test runs a real child."""
+"""What becomes of an uploaded teacher.
+
+The functions are called as the child calls them; one test runs a real child.
+"""
 
 import json
 import os

@@ -157,7 +157,9 @@ def artifacts(service: Service, job_id: str) -> dict[str, dict[str, Any]]:
 def test_what_is_downloaded_is_what_was_measured(
     service: Service, undisturbed: dict[str, Any], photos: Path, tmp_path: Path
 ) -> None:
-    """The file has the reported size and digest, and the reader alone counts the reported accuracy on the same photos."""
+    """The file has the reported size and digest, and the reader alone counts the reported accuracy on the
+    same photos.
+    """
     result = undisturbed["result"]
     final = artifacts(service, undisturbed["id"])["final"]
     content = service.http.get(f"/v1/artifacts/{final['id']}/content").content
@@ -198,7 +200,9 @@ def test_the_ledger_tells_every_stage(undisturbed: dict[str, Any]) -> None:
 def test_whatever_is_killed_the_artifact_is_the_same(
     service: Service, ingredients: dict[str, Any], undisturbed: dict[str, Any]
 ) -> None:
-    """kill -9 of the trainer, of the API and of the worker in one job, and a worker that is told to go: the same bytes."""
+    """kill -9 of the trainer, of the API and of the worker in one job, and a worker that is told to go: the
+    same bytes.
+    """
     job_id = service.post("/v1/jobs", {**ingredients, "steps": [LONG, {"method": "quantize"}]})["id"]
 
     def kill(name: str, number: signal.Signals, after_epochs: int) -> None:

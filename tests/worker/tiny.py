@@ -49,7 +49,10 @@ def write_photos(path: Path, *, train: int = 24, val: int = 12, test: int = 12) 
 
 
 def write_teacher(path: Path, *, seed: int = 0, class_names: tuple[str, ...] = CLASSES) -> Path:
-    """A state_dict of the teacher, trained for a second on the train photos. Output k means `class_names[k]`."""
+    """A state_dict of the teacher, trained for a second on the train photos.
+
+    Output k means `class_names[k]`.
+    """
     torch.manual_seed(seed)
     network = create(TEACHER, num_classes=len(CLASSES), image_size=SIDE)
     labels_N = torch.arange(64) % len(CLASSES)
