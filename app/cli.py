@@ -41,7 +41,9 @@ def up(
 def api(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    fd: Annotated[int | None, typer.Option(hidden=True, help="An open listening socket to take over.")] = None,
+    fd: Annotated[
+        int | None, typer.Option(hidden=True, help="An open listening socket to take over.")
+    ] = None,
 ) -> None:
     """Run the API alone."""
     import uvicorn
@@ -69,7 +71,9 @@ def api(
 
 @app.command()
 def worker(
-    queues: Annotated[str, typer.Option(help="Which jobs it takes: compress, inspect, or both.")] = "compress,inspect",
+    queues: Annotated[
+        str, typer.Option(help="Which jobs it takes: compress, inspect, or both.")
+    ] = "compress,inspect",
 ) -> None:
     """Run one worker: one job at a time on this machine's device."""
     # Another program, not an import: the API's side of the house never loads the worker's.

@@ -8,11 +8,11 @@ class CannotStartError(Exception):
 
 
 def refuse_open_door(host: str, config: Settings) -> None:
-    """Raises CannotStartError for an address that other machines reach: whoever reaches it may use everything."""
+    """Raises CannotStartError for an address that other machines reach: whoever does may use everything."""
     if host in ("127.0.0.1", "::1", "localhost") or config.allow_open:
         return
     raise CannotStartError(
-        f"Not listening on {host}: fewbytes has no access keys yet, so everybody who reaches it could read and delete "
-        "everything. Use 127.0.0.1 behind a proxy that checks who comes; where that is so already (a container), set "
-        "FEWBYTES_ALLOW_OPEN=1."
+        f"Not listening on {host}: fewbytes has no access keys yet, so everybody who reaches it could read "
+        "and delete everything. Use 127.0.0.1 behind a proxy that checks who comes; where that is so already "
+        "(a container), set FEWBYTES_ALLOW_OPEN=1."
     )

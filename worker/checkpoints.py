@@ -1,8 +1,8 @@
 """The one function that opens an uploaded checkpoint.
 
-It runs in an inspection's limited process only. `torch.load(weights_only=True)` keeps a stranger's code out; the limits keep
-a stranger's sizes out. Files that *are* code (whole pickled modules, TorchScript, torch.export, ONNX) are told by their
-content and refused with the lines that save the same network as data.
+It runs in an inspection's limited process only. `torch.load(weights_only=True)` keeps a stranger's code out;
+the limits keep a stranger's sizes out. Files that *are* code (whole pickled modules, TorchScript,
+torch.export, ONNX) are told by their content and refused with the lines that save the same network as data.
 """
 
 import pickle
@@ -26,7 +26,17 @@ _MAX_TENSORS = 20_000
 _MAX_DIMENSIONS = 8
 _MAX_HEADER_BYTES = 8 << 20
 # Where training scripts keep the weights, most common first.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "model_ema", "state_dict_ema", "ema_state_dict")
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "ema",
+    "model_ema",
+    "state_dict_ema",
+    "ema_state_dict",
+)
 # DataParallel's and torch.compile's prefixes.
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -45,7 +55,8 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a state_dict (bare or wrapped; torch.save or safetensors) or an artifact with its graph.
 
-    Raises Problem 422: CHECKPOINT_UNREADABLE, or CHECKPOINT_IS_CODE for what would have to be executed to be read.
+    Raises Problem 422: CHECKPOINT_UNREADABLE, or CHECKPOINT_IS_CODE for what would have to be executed to be
+    read.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -54,7 +65,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if head.startswith(b"PK\x03\x04"):
         _refuse_programs(path)
     elif not head.startswith(b"\x80"):
-        raise _unreadable(f"it begins with {head[:8].hex(' ')}, which neither torch.save nor safetensors writes")
+        raise _unreadable(
+            f"it begins with {head[:8].hex(' ')}, which neither torch.save nor safetensors writes"
+        )
     content = _load(path)
     if isinstance(content, dict) and "graph" in content and "format_version" in content:
         return _read_artifact(path)
@@ -69,8 +82,8 @@ def _is_code(what: str) -> Problem:
     return Problem(
         422,
         "CHECKPOINT_IS_CODE",
-        f"The file is {what}: reading it would run its code, and uploads are never run. {_RECIPE} "
-        "If its architecture is not a built-in one, run trace_network.py there: it writes a file that brings its graph.",
+        f"The file is {what}: reading it would run its code, and uploads are never run. {_RECIPE} If its "
+        "architecture is not a built-in one, run trace_network.py there: its file brings the graph.",
     )
 
 
@@ -86,7 +99,10 @@ def _refuse_programs(path: Path) -> None:
         raise _unreadable(f"its zip directory is damaged ({error}); was the upload complete?") from error
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise _is_code("a TorchScript program")
-    if any(name.startswith(("models/", "serialized_exported_program")) or name == "archive_format" for name in names):
+    if any(
+        name.startswith(("models/", "serialized_exported_program")) or name == "archive_format"
+        for name in names
+    ):
         raise _is_code("a torch.export program (.pt2)")
     if "data.pkl" not in names:
         raise _unreadable("it is a zip file, but torch.save did not write it")
@@ -97,12 +113,14 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # "Unsupported global: GLOBAL argparse.Namespace was not an allowed global by default."
-        if found := re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+\.\w+)", str(error)):
+        if found := re.search(r"GLOBAL ([\w.]+) was", str(error)):
             raise _is_code(f"a pickle that needs the Python object {found[1][:120]}") from None
         raise _unreadable("its pickle holds more than tensors and plain values") from None
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # a damaged pickle raises whatever its reader stumbles over: 13 types were counted
+    except (
+        Exception
+    ) as error:  # a damaged pickle raises whatever its reader stumbles over: 13 types were counted
         if "Allocator" in str(error) or "not enough memory" in str(error):
             raise
         raise _unreadable(f"torch.load says {type(error).__name__}: {str(error).splitlines()[:1]}") from None
@@ -148,7 +166,11 @@ def _unwrap(content: Any) -> Checkpoint:
         if len(candidates) > 1:
             warnings.append(f"The file holds several networks, {candidates}: {candidates[0]!r} was taken.")
         content = content[candidates[0]]
-    strange = [f"{key!r} ({type(value).__name__})" for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    strange = [
+        f"{key!r} ({type(value).__name__})"
+        for key, value in content.items()
+        if not isinstance(value, torch.Tensor)
+    ]
     raise _unreadable(f"no dict of tensors was found in it; it holds {', '.join(strange[:5]) or 'nothing'}")
 
 
@@ -168,13 +190,21 @@ def _without_prefixes(tensors: dict[Any, torch.Tensor]) -> dict[Any, torch.Tenso
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """Only plain tensors, with names of letters, digits, `_` and `.`, each as large as the bytes that are really there."""
+    """Only plain tensors, with names of letters, digits, `_` and `.`, each as large as the bytes that are
+    really there.
+    """
     if len(checkpoint.tensors) > _MAX_TENSORS:
         raise _unreadable(f"it holds {len(checkpoint.tensors)} tensors, more than {_MAX_TENSORS}")
     for name, tensor in checkpoint.tensors.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise _unreadable(f"a tensor has the name {str(name)[:80]!r}; names hold letters, digits, '_' and '.'")
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
+            raise _unreadable(
+                f"a tensor has the name {str(name)[:80]!r}; names hold letters, digits, '_' and '.'"
+            )
+        if (
+            type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+            or tensor.layout != torch.strided
+            or tensor.is_quantized
+        ):
             raise _unreadable(f"tensor {name!r} is not a plain dense tensor")
         if tensor.dim() > _MAX_DIMENSIONS:
             raise _unreadable(f"tensor {name!r} has {tensor.dim()} dimensions, more than {_MAX_DIMENSIONS}")
@@ -194,4 +224,6 @@ def _as_float32(name: str, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to(torch.float32).contiguous()
     if tensor.dtype in _INTEGERS:
         return tensor.detach().contiguous()
-    raise _unreadable(f"tensor {name!r} has the type {tensor.dtype}; weights are float16, bfloat16, float32 or float64")
+    raise _unreadable(
+        f"tensor {name!r} has the type {tensor.dtype}; weights are float16, bfloat16, float32 or float64"
+    )

@@ -1,4 +1,4 @@
-"""The process that does the work: `python -m worker.child`. It reads one order, obeys it, reports on the line, and ends.
+"""The process that does the work, `python -m worker.child`: it reads one order, obeys it, reports, and ends.
 
 It holds no database and no storage. Its last word is one of
 
@@ -6,8 +6,8 @@ It holds no database and no storage. Its last word is one of
     {"type": "stopped", ...}  it was asked to stop and did
     {"type": "error", ...}    the caller must be told something: a Problem
 
-Ending without one of them means that it was lost, and the supervisor tries again. So an OSError (a full disk, a lost mount)
-is let through: trying again may help. Any other exception would come again, and is reported.
+Ending without one of them means that it was lost, and the supervisor tries again. So an OSError (a full disk,
+a lost mount) is let through: trying again may help. Any other exception would come again, and is reported.
 """
 
 import importlib
@@ -55,27 +55,29 @@ def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         do: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
         return do(order, line, stops)
     except Problem as problem:
-        return {"type": "error", **problem.body()}
+        return {**problem.body(), "type": "error"}  # its own "type" is a URN
     except OSError:
         raise
     except Exception as error:
         traceback.print_exc()
-        return {"type": "error", **_problem_for(error).body()}
+        return {**_problem_for(error, order["do"]).body(), "type": "error"}
 
 
-def _problem_for(error: Exception) -> Problem:
-    if _is_out_of_memory(error):
-        detail = "The job needs more memory than this worker has. Lower batch_size or the image size, or use a smaller student."
+def _problem_for(error: Exception, do: str) -> Problem:
+    if not _is_out_of_memory(error):
+        detail = f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest."
+        return Problem(500, "INTERNAL_ERROR", detail)
+    if do == "compress":
+        detail = "It needs more memory than this worker has: lower batch_size, or take a smaller student."
         return Problem(507, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
-    return Problem(
-        500,
-        "INTERNAL_ERROR",
-        f"A fault in the service, not in the request: {_last_line(error)}. The log has the rest.",
-    )
+    # A verdict on the upload: another attempt would meet the same limit.
+    detail = "Looking at it needs more memory than an inspection may have (FEWBYTES_TRAINER_MEMORY_BYTES)."
+    return Problem(422, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError and says so in its text only.
+    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError and says so in its text
+    # only.
     text = str(error)
     return (
         isinstance(error, MemoryError)
@@ -98,7 +100,10 @@ def _end_when_asked(line: Line, stops: Stops) -> None:
 
 
 def _limit(limits: dict[str, int]) -> None:
-    """Give up rights for good, before anything of a stranger's is opened. A hard limit cannot be raised again."""
+    """Give up rights for good, before anything of a stranger's is opened.
+
+    A hard limit cannot be raised again.
+    """
     for name, kind in (("memory_bytes", resource.RLIMIT_AS), ("file_bytes", resource.RLIMIT_FSIZE)):
         if value := limits.get(name):
             resource.setrlimit(kind, (value, value))

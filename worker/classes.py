@@ -1,5 +1,8 @@
-"""Which output of which teacher means which class of the data. The first teacher's order is the order of the whole run, so
-that a step may edit that teacher itself and a student may take its place."""
+"""Which output of which teacher means which class of the data.
+
+The first teacher's order is the order of the whole run, so that a step may edit that teacher itself and a
+student may take its place.
+"""
 
 import unicodedata
 from dataclasses import dataclass
@@ -23,8 +26,9 @@ class Alignment:
 
 
 def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
-    """Match by name where the names are the same, by number where one side has none ("0", "1", … of a flat data set are
-    numbers). Raises Problem 422 CLASS_MISMATCH naming what differs."""
+    """Match by name where the names are the same, by number where one side has none ("0", "1", … of a flat
+    data set are numbers). Raises Problem 422 CLASS_MISMATCH naming what differs.
+    """
     by_name = [_matches_by_name(data_names, teacher) for teacher in teachers]
     class_names = _positions(teachers[0], data_names)[1] if by_name[0] else data_names
     orders = []
@@ -37,7 +41,8 @@ def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
 def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
     if teacher.num_classes != len(data_names):
         raise _mismatch(
-            teacher, f"it has {teacher.num_classes} outputs, the data set {len(data_names)} classes ({_some(data_names)})"
+            teacher,
+            f"it has {teacher.num_classes} outputs, the data {len(data_names)} classes ({_some(data_names)})",
         )
     if teacher.class_names is None:
         return False
@@ -47,12 +52,15 @@ def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
     if all(name.isascii() and name.isdecimal() for name in data_names):
         return False
     raise _mismatch(
-        teacher, f"the data set has {_some(missing)}, which it does not know; it knows {_some(extra)}, which the data has not"
+        teacher,
+        f"it does not know {_some(missing)} of the data, and knows {_some(extra)} beside",
     )
 
 
-def _positions(teacher: TeacherClasses, data_names: list[str]) -> tuple[tuple[list[str], list[str]], list[str]]:
-    """((names only the data has, names only the teacher has), the teacher's outputs in the data's spelling)."""
+def _positions(
+    teacher: TeacherClasses, data_names: list[str]
+) -> tuple[tuple[list[str], list[str]], list[str]]:
+    """((names of the data alone, of the teacher alone), the teacher's outputs in the data's spelling)."""
     spelling = {_plain(name): name for name in data_names}
     known = [_plain(name) for name in teacher.class_names or []]
     missing = [name for plain, name in spelling.items() if plain not in known]
@@ -75,5 +83,5 @@ def _mismatch(teacher: TeacherClasses, why: str) -> Problem:
         422,
         "CLASS_MISMATCH",
         f"Teacher {teacher.id} does not fit the data set: {why}. "
-        "Rename the class folders, or register the teacher with the data set's class_names in the order of its outputs.",
+        "Rename the class folders, or register the teacher with their names in the order of its outputs.",
     )

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 def score_ensemble(
     logits: list[torch.Tensor], labels_N: torch.Tensor, combine: str, weights: list[float] | None
 ) -> dict[str, Any]:
-    """Accuracy and cross-entropy of the combined answer. `logits`: float [N, C] of each member; `weights`: equal when None.
+    """Accuracy and cross-entropy of the combined answer.
 
-    `mean_probability`: the weighted mean of softmaxes; `mean_logit`: the softmax of the weighted mean of logits.
+    `logits`: float [N, C] of each member; `weights`: equal when None.
+
+    `mean_probability`: the weighted mean of softmaxes; `mean_logit`: the softmax of the weighted mean of
+    logits.
     """
     shares = torch.tensor(weights or [1.0] * len(logits), dtype=torch.float64)
     shares = (shares / shares.sum()).view(-1, 1, 1)

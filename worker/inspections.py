@@ -1,7 +1,7 @@
 """What is checked before anybody may use it: a teacher, a data set, the layer table of an architecture.
 
-Each function takes its order and returns the last word of the child: a result, and `files` in the work folder for the storage.
-What is wrong with the upload is a Problem 422.
+Each function takes its order and returns the last word of the child: a result, and `files` in the work folder
+for the storage. What is wrong with the upload is a Problem 422.
 """
 
 import time
@@ -15,12 +15,19 @@ from app.errors import Problem
 from app.spec.networks import Preprocessing
 from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
 from models import GraphError, Network
-from models.architectures import ARCHITECTURES, UnknownArchitectureError, create_network, create_skeleton, find
+from models.architectures import (
+    ARCHITECTURES,
+    UnknownArchitectureError,
+    create_network,
+    create_skeleton,
+    find,
+)
 from worker.checkpoints import Checkpoint, read_checkpoint
 from worker.messages import Line, Stops
 
 _MAX_SHOWN = 10
-# All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to lay out.
+# All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to
+# lay out.
 _SEARCH_SECONDS = 10.0
 
 Shapes = dict[str, list[int]]
@@ -44,10 +51,14 @@ def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
             "name each output once, in order.",
         )
     _check_forward(network)
-    models.save(network, Path(order["work_dir"]) / "teacher.pt", preprocessing=preprocessing, class_names=class_names)
+    models.save(
+        network, Path(order["work_dir"]) / "teacher.pt", preprocessing=preprocessing, class_names=class_names
+    )
     table = models.layer_table(network)
     report = {
-        "architecture": spec.architecture.architecture if spec.architecture and checkpoint.graph is None else None,
+        "architecture": spec.architecture.architecture
+        if spec.architecture and checkpoint.graph is None
+        else None,
         "parameters": table["parameters"],
         "macs": table["macs"],
         "layers": table["rows"],
@@ -72,7 +83,15 @@ def dataset(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         nonlocal told_at
         if time.monotonic() - told_at > 0.5:
             told_at = time.monotonic()
-            line.send({"type": "progress", "done": done, "total": total, "unit": unit, "fraction": done / max(total, 1)})
+            line.send(
+                {
+                    "type": "progress",
+                    "done": done,
+                    "total": total,
+                    "unit": unit,
+                    "fraction": done / max(total, 1),
+                }
+            )
 
     source = order["file"] or order["folder"]
     report = build_dataset(spec, Path(source), Path(order["work_dir"]), progress=progress)
@@ -83,7 +102,9 @@ def dataset(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
 def architecture(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
     """The layer table of a built-in architecture. Raises Problem 422."""
     query = ArchitectureQuery.model_validate(order["spec"])
-    network = _create(query.architecture, query.options, num_classes=query.num_classes, image_size=query.image_size)
+    network = _create(
+        query.architecture, query.options, num_classes=query.num_classes, image_size=query.image_size
+    )
     table = models.layer_table(network)
     return {
         "type": "result",
@@ -101,7 +122,9 @@ def architecture(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, A
 
 
 def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
-    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = [
+        name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
     if broken:
         raise Problem(
             422,
@@ -118,12 +141,14 @@ def _preprocessing(spec: TeacherSpec, checkpoint: Checkpoint) -> dict[str, Any]:
         try:
             return Preprocessing.model_validate(checkpoint.preprocessing).model_dump()
         except ValueError as error:
-            raise Problem(422, "CHECKPOINT_UNREADABLE", f"The file's preprocessing breaks a rule: {error}") from None
+            raise Problem(
+                422, "CHECKPOINT_UNREADABLE", f"The file's preprocessing breaks a rule: {error}"
+            ) from None
     raise Problem(
         422,
         "PREPROCESSING_MISSING",
-        "How photos become the network's input is part of the teacher: give `preprocessing` with resize, crop, mean and std "
-        "as in its training.",
+        "How photos become the network's input is part of the teacher: give `preprocessing` with resize, "
+        "crop, mean and std as in its training.",
         errors=[
             {
                 "pointer": "/preprocessing",
@@ -158,8 +183,8 @@ def _from_graph(spec: TeacherSpec, checkpoint: Checkpoint, height: int, width: i
         raise Problem(
             422,
             "SHAPE_MISMATCH",
-            f"The network in the file takes {list(network.input_shape)}, the preprocessing gives {[3, height, width]}: "
-            "change crop or resize.",
+            f"The network in the file takes {list(network.input_shape)}, the preprocessing gives "
+            f"{[3, height, width]}: change crop or resize.",
         )
     return network
 
@@ -170,13 +195,17 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
             422,
             "UNKNOWN_ARCHITECTURE",
             "The file holds tensors only and the request names no architecture. "
-            + (_did_you_mean(checkpoint, height) or "If it is none of the built-in ones, run trace_network.py."),
+            + (
+                _did_you_mean(checkpoint, height)
+                or "If it is none of the built-in ones, run trace_network.py."
+            ),
         )
     if height != width:
         raise Problem(
             422,
             "SHAPE_MISMATCH",
-            f"The preprocessing gives {height}x{width} pixels: built-in architectures take squares; trace_network.py takes any.",
+            f"The preprocessing gives {height}x{width} pixels, and built-in architectures take squares: "
+            "trace_network.py takes any shape.",
         )
     name, options = spec.architecture.architecture, spec.architecture.options
     num_classes = _num_classes(name, options, height, checkpoint.tensors)
@@ -196,8 +225,12 @@ def _create(name: str, options: dict[str, Any], *, num_classes: int, image_size:
         raise Problem(422, "ARCHITECTURE_IMPOSSIBLE", f"{error}.") from None
 
 
-def _num_classes(name: str, options: dict[str, Any], image_size: int, tensors: dict[str, torch.Tensor]) -> int | None:
-    """The number of classes in the file: two skeletons that differ only there show which tensor's shape tells it."""
+def _num_classes(
+    name: str, options: dict[str, Any], image_size: int, tensors: dict[str, torch.Tensor]
+) -> int | None:
+    """The number of classes in the file: two skeletons that differ only there show which tensor's shape tells
+    it.
+    """
     two, three = (_skeleton(name, options, num_classes, image_size) for num_classes in (2, 3))
     for key, shape in two.items():
         for axis, size in enumerate(shape):
@@ -220,9 +253,15 @@ def _shapes(module: torch.nn.Module) -> Shapes:
 
 
 def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: int) -> None:
-    """Every tensor of the architecture must be there in its shape, and no other. Raises KEYS_MISMATCH, SHAPE_MISMATCH."""
+    """Every tensor of the architecture must be there in its shape, and no other.
+
+    Raises KEYS_MISMATCH, SHAPE_MISMATCH.
+    """
     given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
-    missing, unknown = [key for key in wanted if key not in given], [key for key in given if key not in wanted]
+    missing, unknown = (
+        [key for key in wanted if key not in given],
+        [key for key in given if key not in wanted],
+    )
     if missing or unknown:
         parts = []
         if missing:
@@ -232,7 +271,8 @@ def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: i
         raise Problem(
             422,
             "KEYS_MISMATCH",
-            f"The checkpoint is no {name}: {' and '.join(parts)}. {_did_you_mean(checkpoint, image_size)}".rstrip(),
+            f"The checkpoint is no {name}: {' and '.join(parts)}. "
+            f"{_did_you_mean(checkpoint, image_size)}".rstrip(),
         )
     differing = [f"{key} is {given[key]}, not {wanted[key]}" for key in wanted if given[key] != wanted[key]]
     if differing:
@@ -245,39 +285,49 @@ def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: i
 
 
 def _did_you_mean(checkpoint: Checkpoint, image_size: int) -> str:
-    """The built-in architectures, with their default options, whose tensors have exactly these names and shapes."""
+    """A built-in architecture, with default options, whose tensors have exactly these names and shapes."""
     given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     give_up = time.monotonic() + _SEARCH_SECONDS
-    fitting = []
     for name in ARCHITECTURES:
         if time.monotonic() > give_up:
             break
         try:
+            # The names do not depend on the number of classes: most architectures are out after one skeleton.
+            if _skeleton(name, {}, 2, _size_for(name, image_size)).keys() != given.keys():
+                continue
             num_classes = _num_classes(name, {}, _size_for(name, image_size), checkpoint.tensors)
             if num_classes and _skeleton(name, {}, num_classes, _size_for(name, image_size)) == given:
-                fitting.append(name)
+                return f"Did you mean {name}?"
         except Problem:  # this one cannot be built at this size, so it is not the one
             continue
-    return f"Did you mean {' or '.join(fitting[:3])}?" if fitting else ""
+    return ""
 
 
 def _size_for(name: str, image_size: int) -> int:
     """Most architectures take any size; the others only their own, which then decides the shapes."""
     architecture = find(name)
-    fits = image_size >= architecture.minimum_image_size and image_size % architecture.image_size_multiple == 0
+    fits = (
+        image_size >= architecture.minimum_image_size and image_size % architecture.image_size_multiple == 0
+    )
     return image_size if fits else architecture.image_size
 
 
 @torch.inference_mode()
 def _check_forward(network: Network) -> None:
-    """Two images of noise: an infinite running mean or a negative variance shows only in what the network answers."""
+    """Two images of noise: an infinite running mean or a negative variance shows only in what the network
+    answers.
+    """
     noise = torch.rand(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
     logits_NC = network(noise)
     if not logits_NC.isfinite().all():
         raise Problem(
-            422, "NOT_FINITE", "The network answers NaN or infinity to ordinary images, although all its tensors are finite."
+            422,
+            "NOT_FINITE",
+            "The network answers NaN or infinity to ordinary images, although all its tensors are finite.",
         )
 
 
 def _some(items: list[str]) -> str:
-    return ", ".join(items[:_MAX_SHOWN]) + (f", … and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else "")
+    return ", ".join(items[:_MAX_SHOWN]) + (
+        f", … and {len(items) - _MAX_SHOWN} more" if len(items) > _MAX_SHOWN else ""
+    )

@@ -1,4 +1,4 @@
-"""The heartbeat of a claim, in a thread of its own, so that neither a slow disk nor a chatty child delays it."""
+"""The heartbeat of a claim, in a thread of its own: no slow disk and no chatty child delays it."""
 
 import logging
 import threading
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Lease:
     """Renews the claim every min(lease / 4, 1) seconds and notices a cancel while it does.
 
-    `cancelling`: a cancel was asked. `lost`: another attempt counts now, or the database was away until the lease must have
-    lapsed: whoever holds this lease kills its child and writes nothing more.
+    `cancelling`: a cancel was asked. `lost`: another attempt counts now, or the database was away until the
+    lease must have lapsed: whoever holds this lease kills its child and writes nothing more.
     """
 
     def __init__(self, claim: jobs.Claim) -> None:

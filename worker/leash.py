@@ -1,4 +1,6 @@
-"""A child process on a leash: own session, JSON lines both ways, bounded reading, and a kill that takes its children too."""
+"""A child process on a leash: own session, JSON lines both ways, bounded reading, and a kill that takes its
+children too.
+"""
 
 import contextlib
 import json
@@ -15,18 +17,20 @@ MAX_LOG_LINE_BYTES = 2_000
 _CHUNK = 1 << 16
 
 
-class BrokenLine(Exception):
+class BrokenLineError(Exception):
     """The child wrote something that is no message: it can no longer be understood."""
 
 
 class Leash:
     """Starts `command`, gives it `order` as its first line, and reads what it says.
 
-    Nothing here blocks longer than the timeout it was given: pipes are non-blocking, so that a child which never reads
-    cannot hold its supervisor.
+    Nothing here blocks longer than the timeout it was given: pipes are non-blocking, so that a child which
+    never reads cannot hold its supervisor.
     """
 
-    def __init__(self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str], new_session: bool = True) -> None:
+    def __init__(
+        self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str], new_session: bool = True
+    ) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -36,7 +40,9 @@ class Leash:
             bufsize=0,
             start_new_session=new_session,
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._owns_group = new_session
         self._stdin = self._process.stdin
         self._outgoing = b""
@@ -60,7 +66,10 @@ class Leash:
         self._outgoing += json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
     def read(self, timeout: float) -> list[dict[str, Any]]:
-        """Wait at most `timeout` seconds; the messages that came, log lines as {"type": "log", ...}. Raises BrokenLine."""
+        """Wait at most `timeout` seconds; the messages that came, log lines as {"type": "log", ...}.
+
+        Raises BrokenLineError.
+        """
         found: list[dict[str, Any]] = []
         for key, _ in self._selector.select(timeout):
             if key.data == "order":
@@ -76,7 +85,7 @@ class Leash:
         return self._process.poll()
 
     def rest(self) -> list[dict[str, Any]]:
-        """After the exit: everything still in the pipes. Raises BrokenLine."""
+        """After the exit: everything still in the pipes. Raises BrokenLineError."""
         found: list[dict[str, Any]] = []
         for key in list(self._selector.get_map().values()):
             while key.data != "order" and (data := _read(key.fd)):
@@ -84,7 +93,10 @@ class Leash:
         return found + self._log.finish()
 
     def kill(self) -> None:
-        """SIGKILL the child, with its whole group where that is its own, and reap it. Harmless when it is gone already."""
+        """SIGKILL the child, with its whole group where that is its own, and reap it.
+
+        Harmless when it is gone already.
+        """
         if self._owns_group:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -111,14 +123,14 @@ class Leash:
     def _split(self, data: bytes) -> Iterator[dict[str, Any]]:
         *lines, self._messages = (self._messages + data).split(b"\n")
         if len(self._messages) > MAX_MESSAGE_BYTES:
-            raise BrokenLine(f"sent a message of more than {MAX_MESSAGE_BYTES} bytes")
+            raise BrokenLineError(f"sent a message of more than {MAX_MESSAGE_BYTES} bytes")
         for line in lines:
             try:
                 message = json.loads(line)
             except ValueError:
-                raise BrokenLine(f"sent a line that is no JSON: {line[:80]!r}") from None
+                raise BrokenLineError(f"sent a line that is no JSON: {line[:80]!r}") from None
             if not isinstance(message, dict) or "type" not in message:
-                raise BrokenLine(f"sent a line that is no message: {line[:80]!r}")
+                raise BrokenLineError(f"sent a line that is no message: {line[:80]!r}")
             yield message
 
 

@@ -1,7 +1,9 @@
-"""The worker process: `python -m worker.main --queues compress,inspect`. One job at a time, one process a device.
+"""The worker process:
 
-It hears doorbells, claims rows, and supervises their children. It never imports torch: what may crash, leak or hold a GPU
-lives in the child.
+`python -m worker.main --queues compress,inspect`. One job at a time, one process a device.
+
+It hears doorbells, claims rows, and supervises their children. It never imports torch: what may crash, leak
+or hold a GPU lives in the child.
 """
 
 import argparse
@@ -10,7 +12,6 @@ import os
 import platform
 import signal
 import socket
-import sys
 import threading
 import warnings
 from pathlib import Path
@@ -34,7 +35,10 @@ WORKER_ID = f"{socket.gethostname()}:{os.getpid()}"
 
 
 def device() -> str:
-    """What people see in the list of workers. The child, which has torch, decides what it really computes on."""
+    """What people see in the list of workers.
+
+    The child, which has torch, decides what it really computes on.
+    """
     gpu = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
     return "cuda" if gpu else f"cpu ({platform.machine()}, {len(os.sched_getaffinity(0))} cores)"
 
@@ -95,7 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     celery, presence, outbox = celery_app(), Presence(queues), Outbox()
     add_task(celery, presence)
-    # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it may do.
+    # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
+    # may do.
     signals.worker_shutting_down.connect(_preempt, weak=False)
     presence.start()
     outbox.start()
@@ -126,4 +131,4 @@ def _celery_arguments(queues: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,11 @@
-"""Measures one packed network in a process of its own: `python -m worker.measure`, an order on stdin, a result on stdout.
+"""Measures one packed network in a process of its own:
 
-What is measured is the file: it is loaded like a download is, and accuracy is counted by `evaluate` of `load_artifact.py`, on
-the CPU, so whoever runs that script on the same photos counts the same. Latency is taken on the job's device: one image, after
-a warm-up, the median and the 10th and 90th percentile of `n` runs.
+`python -m worker.measure`, an order on stdin, a result on stdout.
+
+What is measured is the file: it is loaded like a download is, and accuracy is counted by `evaluate` of
+`load_artifact.py`, on the CPU, so whoever runs that script on the same photos counts the same. Latency is
+taken on the job's device: one image, after a warm-up, the median and the 10th and 90th percentile of `n`
+runs.
 """
 
 import os
@@ -41,10 +44,11 @@ def main() -> None:
 
 
 def measure(order: dict[str, Any]) -> dict[str, Any]:
-    """Accuracy on each of `splits`, bytes, parameters, MACs, and (`latency`) the latency of the file `artifact`.
+    """Accuracy on each of `splits`, bytes, parameters, MACs, and (`latency`) the latency of the file
+    `artifact`.
 
-    `order`: the output that means class k of `class_names`. With `logits` the outputs are left in that file, as
-    {split: float32 [N, C]} in the order of `class_names`.
+    `order`: the output that means class k of `class_names`. With `logits` the outputs are left in that file,
+    as {split: float32 [N, C]} in the order of `class_names`.
     """
     path = Path(order["artifact"])
     network = models.load(path)
@@ -71,15 +75,23 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
         "size_bytes": path.stat().st_size,
         "parameters": table["parameters"],
         "macs": table["macs"],
-        "latency_ms": latency(network, torch.device(order["device"]), order["num_threads"]) if order["latency"] else None,
+        "latency_ms": latency(network, torch.device(order["device"]), order["num_threads"])
+        if order["latency"]
+        else None,
     }
 
 
-def open_data(paths: dict[str, Any], *, class_names: list[str] | None = None, num_threads: int | None = None) -> ImageData:
+def open_data(
+    paths: dict[str, Any], *, class_names: list[str] | None = None, num_threads: int | None = None
+) -> ImageData:
     """The data set of an order."""
     source = paths["folder"] or paths["pack"]
     return ImageData(
-        Path(paths["index"]), Path(source), Path(paths["cache_dir"]), class_names=class_names, num_threads=num_threads
+        Path(paths["index"]),
+        Path(source),
+        Path(paths["cache_dir"]),
+        class_names=class_names,
+        num_threads=num_threads,
     )
 
 
@@ -112,7 +124,9 @@ def latency(network: models.Network, device: torch.device, num_threads: int) -> 
         network(image_1CHW)
         _finish(device)
         times.append(1000 * (time.perf_counter() - start))
-    low, median, high = torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
+    low, median, high = (
+        torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
+    )
     return {
         "median": median,
         "p10": low,

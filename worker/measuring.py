@@ -4,11 +4,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from worker.leash import Leash
+from worker.measure import measure
 from worker.messages import Stops
 from worker.run import Stopped
 from worker.stages import write_whole
@@ -22,7 +24,7 @@ class Measuring:
 
     paths: dict[str, Any]
     class_names: list[str]
-    splits: list[str]
+    splits: Sequence[str]
     num_threads: int
     device: str
     stops: Stops
@@ -36,14 +38,18 @@ class Measuring:
         logits: Path | None = None,
         kept: Path | None = None,
     ) -> dict[str, Any]:
-        """What `worker.measure.measure` says about `artifact`. `kept`: a result left there by an earlier attempt is taken.
+        """What `worker.measure.measure` says about `artifact`.
+
+        `kept`: a result left there by an earlier attempt is taken.
 
         Raises Stopped when a stop is asked, RuntimeError when the process fails.
         """
         if kept is not None and kept.exists() and (logits is None or logits.exists()):
             earlier: dict[str, Any] = json.loads(kept.read_text())
             return earlier
-        measured = self._run(self._order(artifact, outputs, latency, logits), lambda: bool(self.stops.requested()))
+        measured = self._run(
+            self._order(artifact, outputs, latency, logits), lambda: bool(self.stops.requested())
+        )
         if measured is None:
             raise Stopped(self.stops.requested())  # type: ignore[arg-type]  # that is why it is None
         if kept is not None:
@@ -55,20 +61,26 @@ class Measuring:
         give_up = time.monotonic() + seconds
         return self._run(self._order(artifact, outputs, True, None), lambda: time.monotonic() > give_up)
 
-    def _order(self, artifact: Path, outputs: list[int], latency: bool, logits: Path | None) -> dict[str, Any]:
+    def measure_here(self, artifact: Path, *, outputs: list[int]) -> dict[str, Any]:
+        """The same without latency and without a fresh process."""
+        return measure(self._order(artifact, outputs, False, None))
+
+    def _order(
+        self, artifact: Path, outputs: list[int], latency: bool, logits: Path | None
+    ) -> dict[str, Any]:
         return {
             "artifact": str(artifact),
             "data": self.paths,
             "class_names": self.class_names,
             "order": outputs,
-            "splits": self.splits,
+            "splits": list(self.splits),
             "num_threads": self.num_threads,
             "device": self.device,
             "latency": latency,
             "logits": str(logits) if logits is not None else None,
         }
 
-    def _run(self, order: dict[str, Any], enough: Any) -> dict[str, Any] | None:
+    def _run(self, order: dict[str, Any], enough: Callable[[], bool]) -> dict[str, Any] | None:
         # In this process's own session: the supervisor's kill takes it along.
         leash = Leash([sys.executable, "-m", "worker.measure"], order, env=os.environ, new_session=False)
         heard: list[dict[str, Any]] = []

@@ -1,6 +1,9 @@
-"""The child's end of the line to its supervisor: JSON lines out, an order and stop requests in, death when the line is cut.
+"""The child's end of the line to its supervisor:
 
-Used by the trainer (`worker.child`) and by the measuring process (`worker.measure`), whose supervisor is the trainer.
+JSON lines out, an order and stop requests in, death when the line is cut.
+
+Used by the trainer (`worker.child`) and by the measuring process (`worker.measure`), whose supervisor is the
+trainer.
 """
 
 import json
@@ -46,7 +49,10 @@ class Stops:
 
 
 def take_over_stdout() -> Line:
-    """Keep stdout for messages. Whatever a library prints goes to stderr from now on and cannot break a message."""
+    """Keep stdout for messages.
+
+    Whatever a library prints goes to stderr from now on and cannot break a message.
+    """
     fd = os.dup(sys.stdout.fileno())
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -63,7 +69,10 @@ def read_order(stdin: BinaryIO) -> dict[str, Any]:
 
 
 def listen(stdin: BinaryIO) -> Stops:
-    """Read the lines after the order in a thread. At the end of stdin the supervisor is gone: exit without another write."""
+    """Read the lines after the order in a thread.
+
+    At the end of stdin the supervisor is gone: exit without another write.
+    """
     stops = Stops()
 
     def read() -> None:

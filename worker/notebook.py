@@ -9,12 +9,16 @@ from app import jobs
 from app.jobs import Claim
 
 _WRITE_EVERY_SECONDS = 1.0
-# A trainer that prints every batch must not fill the database: the first lines say what is wrong, the rest repeats it.
+# A trainer that prints every batch must not fill the database: the first lines say what is wrong, the rest
+# repeats it.
 MAX_LOG_LINES = 2_000
 
 
 class Notebook:
-    """Notes of one attempt. `due` says when to `write`; after a commit, `written` forgets what was written."""
+    """Notes of one attempt.
+
+    `due` says when to `write`; after a commit, `written` forgets what was written.
+    """
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
@@ -27,12 +31,16 @@ class Notebook:
         self._num_log_lines = 0
 
     def add(self, message: dict[str, Any]) -> None:
-        """Take one message of the child. One that no version of this file knows is a log line: nothing is lost in silence."""
+        """Take one message of the child.
+
+        One that no version of this file knows is a log line: nothing is lost in silence.
+        """
         kind, data = message["type"], {key: value for key, value in message.items() if key != "type"}
         if kind == "log":
             self._log(data)
         elif kind == "metric":
-            # A resumed trainer repeats a few epochs; within one write the last one counts, as it does in the table.
+            # A resumed trainer repeats a few epochs; within one write the last one counts, as it does in the
+            # table.
             self._metrics[(data["step"], data.get("epoch"), data.get("split"), data["name"])] = data
         elif kind == "progress":
             self._progress = data

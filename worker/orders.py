@@ -1,4 +1,7 @@
-"""From a claim to an order: everything the child needs, as paths and values. The child itself sees no database."""
+"""From a claim to an order: everything the child needs, as paths and values.
+
+The child itself sees no database.
+"""
 
 import os
 from pathlib import Path
@@ -22,7 +25,10 @@ _DATASET_CPU_SECONDS = 2 * 3600
 
 
 def build(claim: Claim) -> dict[str, Any]:
-    """The order for this claim; makes its work folder. Raises Problem when something that the job names is gone."""
+    """The order for this claim; makes its work folder.
+
+    Raises Problem when something that the job names is gone.
+    """
     work_dir = settings().resolved_data_dir / "jobs" / claim.job_id
     cache_dir = settings().resolved_data_dir / "cache"
     for folder in (work_dir, cache_dir):
@@ -59,7 +65,10 @@ def _compress(session: Session, claim: Claim) -> dict[str, Any]:
 
 
 def _seconds_left(session: Session, claim: Claim, spec: JobSpec) -> float | None:
-    """Counted from the first start, so that a job which crashes does not get its time again. At least a moment."""
+    """Counted from the first start, so that a job which crashes does not get its time again.
+
+    At least a moment.
+    """
     if spec.deadline_seconds is None:
         return None
     started_at, now = session.execute(select(Job.started_at, db_now()).where(Job.id == claim.job_id)).one()
@@ -100,9 +109,10 @@ def _inspect(session: Session, claim: Claim) -> dict[str, Any]:
     if what == "architecture":
         query = {key: value for key, value in claim.spec.items() if key != "inspect"}
         return {"do": what, "spec": query, "limits": _limits(_TEACHER_CPU_SECONDS)}
-    row = session.get(Teacher if what == "teacher" else Dataset, claim.spec["id"])
+    ident = claim.spec["id"]
+    row = session.get(Teacher, ident) if what == "teacher" else session.get(Dataset, ident)
     if row is None:
-        raise not_found(what, claim.spec["id"])
+        raise not_found(what, ident)
     order: dict[str, Any] = {"do": what, "spec": row.spec, "file": None}
     if row.file_sha256 is not None:
         order["file"] = _object(row.file_sha256)
@@ -114,8 +124,11 @@ def _inspect(session: Session, claim: Claim) -> dict[str, Any]:
 
 
 def _limits(cpu_seconds: int) -> dict[str, int]:
-    """What an inspection may use; it opens what strangers sent. No file it writes needs more than twice the largest upload
-    (half-precision weights become single), and a little for its index."""
+    """What an inspection may use; it opens what strangers sent.
+
+    No file it writes needs more than twice the largest upload (half-precision weights become single), and a
+    little for its index.
+    """
     return {
         "memory_bytes": settings().trainer_memory_bytes,
         "cpu_seconds": cpu_seconds,

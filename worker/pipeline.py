@@ -1,8 +1,9 @@
-"""A compress job, told in order: load and measure the teachers; for each step apply, pack, measure; pack and verify the answer.
+"""A compress job, told in order: load and measure the teachers; for each step apply, pack, measure; pack and
+verify the answer.
 
-Two rules shape it. *What is measured is what is downloaded*: numbers come from a packed file, read by a fresh process
-(`worker.measure`). *A killed run ends like an undisturbed one*: each step starts from the packed bytes of the step before, and
-the artifact holds nothing that differs from run to run, no times, no ids.
+Two rules shape it. *What is measured is what is downloaded*: numbers come from a packed file, read by a fresh
+process (`worker.measure`). *A killed run ends like an undisturbed one*: each step starts from the packed
+bytes of the step before, and the artifact holds nothing that differs from run to run, no times, no ids.
 """
 
 import copy
@@ -15,6 +16,7 @@ import torch
 
 import models
 from app.errors import Problem
+from app.spec.base import Split
 from app.spec.job import JobSpec
 from app.spec.steps.base import StepSpec
 from models import Network
@@ -27,13 +29,18 @@ from worker.messages import Line, Stops
 from worker.run import Run, Stop, Stopped, Teacher
 from worker.stages import Stages, write_whole
 
-# The uploader's own figure may come from other code and another split; beyond this it is another network or preprocessing.
+# The uploader's own figure may come from other code and another split; beyond this it is another network or
+# preprocessing.
 _DECLARED_TOLERANCE = 0.02
-_LABELLED = ("train", "val", "test")
+_LABELLED: tuple[Split, ...] = ("train", "val", "test")
+_UNLABELED: Split = "unlabeled"
 
 
 def compress(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
-    """Do a compress order; returns the last word: a result, or what there was when it was asked to stop. Raises Problem."""
+    """Do a compress order; returns the last word: a result, or what there was when it was asked to stop.
+
+    Raises Problem.
+    """
     job = _Compression(order, line, stops)
     try:
         return job.run()
@@ -66,14 +73,19 @@ class _Compression:
             if (record := self.stages.finished(number)) is None:
                 record = self._do_step(number, step, model)
             else:
-                self.line.send({"type": "log", "level": "info", "message": f"step {number} was finished already"})
+                self.line.send(
+                    {"type": "log", "level": "info", "message": f"step {number} was finished already"}
+                )
             self._note(record)
+            self._warn_of_leaks(record)
             self.records.append(record)
             model = models.load(self.stages.path(number)).to(self.device)
         return {"type": "result", "result": self._result(), "artifacts": self._artifacts()}
 
     def stopped(self, stopped: Stopped) -> dict[str, Any]:
-        """What is worth keeping: after a cancel the finished stages and the best network of the step under way."""
+        """What is worth keeping: after a cancel the finished stages and the best network of the step under
+        way.
+        """
         word: dict[str, Any] = {"type": "stopped", "stop": stopped.stop}
         if stopped.stop == "preempt":
             return word  # the work folder has it all
@@ -122,7 +134,7 @@ class _Compression:
         return Teacher(ident, network, network.preprocessing, torch.tensor(outputs, device=self.device))
 
     def _measure_teachers(self) -> None:
-        """Stage 0: each teacher as it was uploaded; several also as the ensemble that the steps learn from."""
+        """Stage 0: each teacher as it was uploaded; several also as the ensemble that steps learn from."""
         self._phase("measuring the teacher" if len(self.teachers) == 1 else "measuring the teachers")
         members = [self._teacher_record(index) for index in range(len(self.teachers))]
         record: dict[str, Any] = {"step": 0, "method": "teacher"}
@@ -154,8 +166,8 @@ class _Compression:
         if min(abs(accuracy - declared) for accuracy in measured.values()) > _DECLARED_TOLERANCE:
             found = " and ".join(f"{accuracy:.4f} on {split}" for split, accuracy in measured.items())
             self._warn(
-                f"Teacher {teacher['id']} was declared with an accuracy of {declared:.4f}, but here it has {found}. "
-                "Its preprocessing or the order of its classes may be other than it was trained with."
+                f"Teacher {teacher['id']} was declared with an accuracy of {declared:.4f}, but here it has "
+                f"{found}. Its preprocessing or the order of its classes may not be those of its training."
             )
 
     def _ensemble_record(self, members: list[dict[str, Any]]) -> dict[str, Any]:
@@ -163,10 +175,14 @@ class _Compression:
         combine, weights = getattr(first, "combine", "mean_probability"), getattr(first, "weights", None)
         logits = [torch.load(self._teacher_logits(index), weights_only=True) for index in range(len(members))]
         scores = {
-            split: score_ensemble([member[split] for member in logits], self.data.labels(split), combine, weights)
+            split: score_ensemble(
+                [member[split] for member in logits], self.data.labels(split), combine, weights
+            )
             for split in self.splits
         }
-        totals = {name: sum(member[name] for member in members) for name in ("size_bytes", "parameters", "macs")}
+        totals = {
+            name: sum(member[name] for member in members) for name in ("size_bytes", "parameters", "macs")
+        }
         return {"combine": combine, "splits": scores, **totals, "latency_ms": None, "teachers": members}
 
     # ---- steps
@@ -221,7 +237,10 @@ class _Compression:
         )
 
     def _digests(self) -> dict[str, str]:
-        return {split: self.data.digest(split) for split in (*_LABELLED, "unlabeled") if self.data.has(split)}
+        return {split: self.data.digest(split) for split in self._all_splits()}
+
+    def _all_splits(self) -> list[Split]:
+        return [split for split in (*_LABELLED, _UNLABELED) if self.data.has(split)]
 
     def _measure_stage(self, number: int) -> dict[str, Any]:
         logits = self.stages.path(number, ".logits")
@@ -236,13 +255,19 @@ class _Compression:
         """The share of images to which the network and the (first) teacher give the same answer."""
         teacher = torch.load(self._teacher_logits(0), weights_only=True)
         return {
-            split: (logits[split].argmax(1) == teacher[split].argmax(1)).double().mean().item() for split in self.splits
+            split: (logits[split].argmax(1) == teacher[split].argmax(1)).double().mean().item()
+            for split in self.splits
         }
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:
-        """The answer: the network with its metrics inside, measured again. Problem VERIFY_MISMATCH when that says otherwise."""
+        """The answer: the network with its metrics inside.
+
+        They are taken in this process, then a fresh one measures the file.
+
+        Raises Problem VERIFY_MISMATCH when the two disagree.
+        """
         path = self.stages.path(number)
-        before = self.measuring.measure(path, outputs=self._identity(), latency=False)
+        before = self.measuring.measure_here(path, outputs=self._identity())
         embedded = {
             "splits": {
                 split: {key: score[key] for key in ("accuracy", "num_correct", "num_images")}
@@ -258,8 +283,9 @@ class _Compression:
                 raise Problem(
                     500,
                     "VERIFY_MISMATCH",
-                    f"The packed network gets {measured['splits'][split]['num_correct']} of {score['num_images']} images of "
-                    f"{split} right, but {score['num_correct']} a moment before: this worker's arithmetic is not stable.",
+                    f"Of {score['num_images']} images of {split} the packed network gets "
+                    f"{measured['splits'][split]['num_correct']} right in a fresh process and "
+                    f"{score['num_correct']} in the trainer's: this worker's arithmetic is not stable.",
                 )
         return measured
 
@@ -267,10 +293,13 @@ class _Compression:
         trained = {split for step in self.spec.steps[:number] for split in step.trained_splits}
         for split, score in record["splits"].items():
             score["leaked"] = split in trained
-        leaked = [split for split in ("val", "test") if split in trained and split in record["splits"]]
+
+    def _warn_of_leaks(self, record: dict[str, Any]) -> None:
+        leaked = [split for split in ("val", "test") if record["splits"].get(split, {}).get("leaked")]
         if leaked:
             self._warn(
-                f"Step {number} was trained on {' and '.join(leaked)}: its accuracy there says nothing about other photos."
+                f"Step {record['step']} was trained on {' and '.join(leaked)}: its accuracy there says "
+                "nothing about other photos."
             )
 
     # ---- what is left behind
@@ -295,17 +324,19 @@ class _Compression:
             found.append(self._artifact(number, kind, name, self.stages.path(number), record))
         return found
 
-    def _artifact(self, step: int, kind: str, name: str, path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _artifact(
+        self, step: int, kind: str, name: str, path: Path, metrics: dict[str, Any]
+    ) -> dict[str, Any]:
         file = str(path.relative_to(self.work_dir))
         return {"step": step, "kind": kind, "name": name, "file": file, "metrics": metrics}
 
     def _result(self) -> dict[str, Any]:
-        digests = self._digests() if hasattr(self, "data") else {}
+        digests = self._digests()
         return {
             "stages": self.records,
             "splits": {
-                split: {"digest": digest, "num_images": self.data.num_images(split)}  # type: ignore[arg-type]
-                for split, digest in digests.items()
+                split: {"digest": digests[split], "num_images": self.data.num_images(split)}
+                for split in self._all_splits()
             },
             "warnings": self.warnings,
             "environment": self._environment(),
@@ -376,11 +407,16 @@ class _Overall:
 
 
 def choose_device(asked: str) -> torch.device:
-    """ "auto" is the GPU where there is one. Raises Problem 422 when a GPU is asked for and this worker has none."""
+    """ "auto" is the GPU where there is one.
+
+    Raises Problem 422 when a GPU is asked for and this worker has none.
+    """
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if asked == "cuda" and not torch.cuda.is_available():
         raise Problem(
-            422, "DEVICE_UNAVAILABLE", "The job asks for device 'cuda' and this worker has none: use 'auto' or 'cpu'."
+            422,
+            "DEVICE_UNAVAILABLE",
+            "The job asks for device 'cuda' and this worker has none: use 'auto' or 'cpu'.",
         )
     return torch.device(asked)

@@ -11,7 +11,9 @@ from typing import Any
 
 
 class Stages:
-    """`folder` belongs to one job; its spec never changes, so a stage that is there is a stage of this very job."""
+    """`folder` belongs to one job; its spec never changes, so a stage that is there is a stage of this very
+    job.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

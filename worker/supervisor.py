@@ -1,7 +1,8 @@
-"""Runs one claimed job: starts its child, keeps the lease, passes stop requests on, writes down what the child says.
+"""Runs one claimed job: starts its child, keeps the lease, passes stop requests on, writes down what the
+child says.
 
-The child computes and knows no database; the supervisor writes and imports no torch. Whatever happens to the child becomes
-exactly one verb of `app.jobs`: finish, fail, release or finish_cancel.
+The child computes and knows no database; the supervisor writes and imports no torch. Whatever happens to the
+child becomes exactly one verb of `app.jobs`: finish, fail, release or finish_cancel.
 """
 
 import logging
@@ -11,22 +12,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app import jobs
 from app.db import transaction
 from app.errors import Problem
 from app.jobs import Claim, Fenced
 from app.settings import settings
 from worker import orders, verdicts
 from worker.lease import Lease
-from worker.leash import BrokenLine, Leash
+from worker.leash import BrokenLineError, Leash
 from worker.notebook import Notebook
+from worker.verdicts import Verb
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,11 @@ def run(claim: Claim, *, command: list[str] = CHILD, preempt: threading.Event = 
     """
     with Lease(claim) as lease:
         try:
-            try:
-                order = orders.build(claim)
-            except Problem as problem:
-                _write(lease, lambda session: verdicts.fail(session, claim, problem))
-                return "failed"
+            order = orders.build(claim)
             return _Watch(claim, order, lease, preempt, command).run()
+        except Problem as problem:  # what the job names is gone
+            _write(lease, verdicts.fail(claim, problem))
+            return "failed"
         except Fenced:
             log.warning("%s: attempt %d no longer counts", claim.job_id, claim.attempt)
             return "fenced"
@@ -57,7 +57,9 @@ def run(claim: Claim, *, command: list[str] = CHILD, preempt: threading.Event = 
 
 @dataclass
 class _Exit:
-    """How the child ended: its exit code (None: it broke the protocol), its last word, and why it was killed if it was."""
+    """How the child ended: its exit code (None: it broke the protocol), its last word, and why it was killed
+    if it was.
+    """
 
     code: int | None
     last: dict[str, Any] | None
@@ -102,7 +104,7 @@ class _Watch:
                 if time.monotonic() > self.kill_at:
                     return _Exit(None, self.last, "grace")
             self._hear(leash.rest())
-        except BrokenLine as broken:
+        except BrokenLineError as broken:
             return _Exit(None, None, str(broken))
         return _Exit(leash.exit_code(), self.last)
 
@@ -138,18 +140,14 @@ class _Watch:
         if last.get("type") == "result":
             outcome, verb = "succeeded", verdicts.finish(self.claim, self.order, last)
         elif last.get("type") == "error" and self.asked is None:
-            problem = verdicts.problem_of(last)
-            outcome, verb = "failed", lambda session: verdicts.fail(session, self.claim, problem)
+            outcome, verb = "failed", verdicts.fail(self.claim, verdicts.problem_of(last))
         elif ended.reason == "deadline":
             problem = verdicts.deadline_exceeded(self.claim.spec["deadline_seconds"])
-            outcome, verb = "failed", lambda session: verdicts.fail(session, self.claim, problem)
+            outcome, verb = "failed", verdicts.fail(self.claim, problem)
         elif self.lease.cancelling.is_set():
             outcome, verb = "cancelled", verdicts.finish_cancel(self.claim, self.order, last)
         elif self.asked == "preempt":
-            outcome, verb = (
-                "preempted",
-                lambda session: jobs.release(session, self.claim, outcome="preempted", counts=False),
-            )
+            outcome, verb = "preempted", verdicts.release(self.claim, outcome="preempted", counts=False)
         else:
             outcome, verb = self._lost(ended)
         self._close(verb)
@@ -159,18 +157,16 @@ class _Watch:
             )  # what is left of it costs disk, not truth
         return outcome
 
-    def _lost(self, ended: _Exit) -> tuple[str, Callable[[Session], Any]]:
+    def _lost(self, ended: _Exit) -> tuple[str, Verb]:
         detail = ended.reason or _death(ended.code)
         if self.claim.kind == "inspect" and (
             problem := verdicts.killed_by_its_limits(ended.code, self.order)
         ):
-            return "failed", lambda session: verdicts.fail(session, self.claim, problem)
+            return "failed", verdicts.fail(self.claim, problem)
         self.notebook.add({"type": "log", "level": "error", "message": f"The trainer {detail}."})
-        return "trainer_lost", lambda session: jobs.release(
-            session, self.claim, outcome="trainer_lost", counts=True
-        )
+        return "trainer_lost", verdicts.release(self.claim, outcome="trainer_lost", counts=True)
 
-    def _close(self, verb: Callable[[Session], Any]) -> None:
+    def _close(self, verb: Verb) -> None:
         def both(session: Session) -> None:
             self.notebook.write(session)
             verb(session)
@@ -178,8 +174,11 @@ class _Watch:
         _write(self.lease, both)
 
 
-def _write(lease: Lease, verb: Callable[[Session], Any]) -> None:
-    """Commit `verb`, through an outage of the database as long as the lease may still be ours. Raises Fenced."""
+def _write(lease: Lease, verb: Verb) -> None:
+    """Commit `verb`, through an outage of the database as long as the lease may still be ours.
+
+    Raises Fenced.
+    """
     while True:
         try:
             with transaction() as session:
@@ -200,14 +199,17 @@ def _death(code: int | None) -> str:
 
 
 def child_environment(num_threads: int, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Threads that wait sleep instead of spinning: two trainers on one machine would starve each other otherwise."""
+    """Threads that wait sleep instead of spinning: two trainers on one machine would starve each other
+    otherwise.
+    """
     threads = str(num_threads)
     return {
         **environment,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OMP_WAIT_POLICY": "PASSIVE",
-        # Deterministic cuBLAS needs a fixed workspace: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+        # Deterministic cuBLAS needs a fixed workspace:
+        # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONUNBUFFERED": "1",
     }

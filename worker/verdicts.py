@@ -1,7 +1,7 @@
 """From a child's last word to the verb that ends its attempt.
 
-`finish` and `finish_cancel` put files into the storage at once and return the verb, to be called in the transaction: an
-object that no row names costs disk, a row that names no object would be a lie.
+`finish` and `finish_cancel` put files into the storage at once and return the verb, to be called in the
+transaction: an object that no row names costs disk, a row that names no object would be a lie.
 """
 
 import signal
@@ -18,8 +18,8 @@ from app.storage import storage
 
 Verb = Callable[[Session], None]
 
-# How a process ends that met its limits or was broken by the file it read. SIGKILL is none of them: that may have been
-# anybody, so the attempt is repeated.
+# How a process ends that met its limits or was broken by the file it read. SIGKILL is none of them: that may
+# have been anybody, so the attempt is repeated.
 _LIMIT_SIGNALS = (
     signal.SIGXCPU,
     signal.SIGXFSZ,
@@ -63,11 +63,24 @@ def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> 
     return lambda session: jobs.finish_cancel(session, claim, result, artifacts)
 
 
-def fail(session: Session, claim: Claim, problem: Problem) -> None:
+def fail(claim: Claim, problem: Problem) -> Verb:
     """The job failed for a reason that another attempt would meet again."""
-    jobs.fail(session, claim, problem)
-    if claim.kind == "inspect":
-        resources.settle(session, claim.spec, problem)
+
+    def failed(session: Session) -> None:
+        jobs.fail(session, claim, problem)
+        if claim.kind == "inspect":
+            resources.settle(session, claim.spec, problem)
+
+    return failed
+
+
+def release(claim: Claim, *, outcome: str, counts: bool) -> Verb:
+    """The job is handed back, for another attempt. `counts`: it was lost, not given."""
+
+    def released(session: Session) -> None:
+        jobs.release(session, claim, outcome=outcome, counts=counts)
+
+    return released
 
 
 def problem_of(last: dict[str, Any]) -> Problem:
@@ -85,12 +98,12 @@ def deadline_exceeded(asked_seconds: float) -> Problem:
     return Problem(
         504,
         "DEADLINE_EXCEEDED",
-        f"The job did not end within its deadline_seconds ({asked_seconds:g}): raise it, or ask for fewer epochs.",
+        f"The job did not end within deadline_seconds ({asked_seconds:g}): raise it, or take fewer epochs.",
     )
 
 
 def killed_by_its_limits(code: int | None, order: dict[str, Any]) -> Problem | None:
-    """An inspection that broke its process says something about the file: a verdict, not a crash to repeat."""
+    """An inspection that broke its process says something about the file: a verdict, no crash to repeat."""
     if code is None or -code not in _LIMIT_SIGNALS:
         return None
     how = (
@@ -145,5 +158,5 @@ def _store(order: dict[str, Any], name: str) -> tuple[str, int]:
     work_dir = Path(order["work_dir"]).resolve()
     path = (work_dir / name).resolve()
     # The child reads strangers' files: what it names is believed only inside its own folder.
-    assert path.is_relative_to(work_dir) and path.is_file(), name
+    assert path.is_relative_to(work_dir), name
     return storage().put_file(path)

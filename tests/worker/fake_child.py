@@ -1,4 +1,5 @@
-"""A trainer without torch: does what the test wrote into its order's spec, by the same protocol as the real one.
+"""A trainer without torch: does what the test wrote into its order's spec, by the same protocol as the real
+one.
 
 Run as `python -m tests.worker.fake_child`.
 """

@@ -30,7 +30,9 @@ def test_a_teacher_without_names_is_matched_by_number() -> None:
 
 
 def test_a_named_and_an_unnamed_teacher_agree() -> None:
-    aligned = align(["bag", "coat", "dress"], [teacher(["dress", "bag", "coat"]), teacher(None, ident="tch_b")])
+    aligned = align(
+        ["bag", "coat", "dress"], [teacher(["dress", "bag", "coat"]), teacher(None, ident="tch_b")]
+    )
     assert aligned.class_names == ["dress", "bag", "coat"]
     assert aligned.orders == [[0, 1, 2], [2, 0, 1]]
 
@@ -52,7 +54,9 @@ def test_accents_match_however_they_are_spelt() -> None:
         (None, 4, ["4 outputs", "3 classes"]),
     ],
 )
-def test_other_classes_are_refused_by_name(names: list[str] | None, num_classes: int, words: list[str]) -> None:
+def test_other_classes_are_refused_by_name(
+    names: list[str] | None, num_classes: int, words: list[str]
+) -> None:
     with pytest.raises(Problem) as refused:
         align(["bag", "coat", "dress"], [teacher(names, num_classes)])
     assert refused.value.code == "CLASS_MISMATCH"

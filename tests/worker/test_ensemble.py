@@ -8,7 +8,10 @@ import torch
 from worker.ensemble import score_ensemble
 
 # Two members, two images, two classes. Member 0 is sure of class 0, member 1 leans to class 1.
-LOGITS = [torch.tensor([[math.log(9), 0.0], [0.0, 0.0]]), torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])]
+LOGITS = [
+    torch.tensor([[math.log(9), 0.0], [0.0, 0.0]]),
+    torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]]),
+]
 LABELS = torch.tensor([0, 1])
 
 

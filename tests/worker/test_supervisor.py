@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from app import db, jobs
 from app.settings import settings
@@ -230,6 +231,38 @@ def test_a_fenced_supervisor_kills_its_child_and_writes_nothing() -> None:
         "running",
         "other",
     )
+
+
+def no_database(*_: Any) -> str:
+    raise OperationalError("UPDATE jobs", {}, Exception("the server went away"))
+
+
+def test_a_short_outage_of_the_database_stops_no_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = submit("obey")
+    running = Running(job_id)
+    wait_for(lambda: job(job_id).phase == "waiting")
+    with monkeypatch.context() as outage:
+        outage.setattr(jobs, "heartbeat", no_database)
+        outage.setattr(jobs, "record", no_database)
+        time.sleep(2.5)  # a beat a second: at least two of them fail
+        assert running.thread.is_alive()
+    with db.transaction() as session:
+        jobs.cancel(session, job_id)
+    assert running.join() == "cancelled"
+
+
+def test_an_outage_of_a_whole_lease_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then another worker may have the job: two trainers must not run."""
+    monkeypatch.setenv("FEWBYTES_LEASE_SECONDS", "1")
+    settings.cache_clear()
+    job_id = submit("hang")
+    running = Running(job_id)
+    wait_for(lambda: job(job_id).phase == "hanging")
+    pids = [int(pid) for pid in logs(job_id)[0].split()[1:]]
+    monkeypatch.setattr(jobs, "heartbeat", no_database)
+    assert running.join(10) == "fenced"
+    wait_for(lambda: not any(map(is_alive, pids)), 2)
+    assert job(job_id).state == "running", "for the sweeper to find"
 
 
 def test_a_deadline_fails_the_job() -> None:

@@ -1,0 +1,177 @@
+"""What becomes of an uploaded teacher.
+
+The functions are called as the child calls them; one test runs a real child.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import models
+from app.errors import Problem
+from models.architectures import create, create_network
+from tests.worker import tiny
+from worker import inspections, verdicts
+from worker.messages import Line, Stops
+
+LINE = Line(os.open(os.devnull, os.O_WRONLY))
+
+
+def inspect(content: Any, tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], models.Network]:
+    """Upload `content`, have it inspected; the report and the canonical network."""
+    file = tmp_path / "upload"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    order = {
+        "spec": {"file": "upload", "preprocessing": tiny.PREPROCESSING, **spec},
+        "file": str(file),
+        "work_dir": str(tmp_path),
+        "num_threads": 1,
+    }
+    last = inspections.teacher(order, LINE, Stops())
+    return last["result"]["report"], models.load(tmp_path / last["files"]["artifact"])
+
+
+def refusal(content: Any, tmp_path: Path, **spec: Any) -> Problem:
+    with pytest.raises(Problem) as refused:
+        inspect(content, tmp_path, **spec)
+    assert refused.value.status == 422
+    return refused.value
+
+
+def state(num_classes: int = 2) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return create(tiny.TEACHER, num_classes=num_classes, image_size=tiny.SIDE).state_dict()
+
+
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_a_state_dict_becomes_a_network_with_its_tensors(num_classes: int, tmp_path: Path) -> None:
+    """The number of classes is read from the head's shape."""
+    report, network = inspect(state(num_classes), tmp_path, architecture=tiny.TEACHER)
+    wanted = create(tiny.TEACHER, num_classes=num_classes, image_size=tiny.SIDE)
+    wanted.load_state_dict(state(num_classes))
+    image = torch.rand(1, 3, tiny.SIDE, tiny.SIDE)
+    assert torch.equal(network(image), wanted.eval()(image))
+    assert report["num_classes"] == num_classes
+    assert report["parameters"] == sum(parameter.numel() for parameter in wanted.parameters())
+    assert sum(layer["parameters"] for layer in report["layers"]) == report["parameters"]
+    assert report["input_shape"] == [3, tiny.SIDE, tiny.SIDE]
+    assert report["size_bytes"] == (tmp_path / "upload").stat().st_size
+    json.dumps(report, allow_nan=False)
+
+
+def test_an_artifact_brings_everything(tmp_path: Path) -> None:
+    made = create_network(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE, seed=1)
+    packed = models.pack(
+        made.eval(),
+        preprocessing=tiny.PREPROCESSING,
+        class_names=["dark", "light"],
+        steps=[],
+        metrics=None,
+        digests=None,
+    )
+    report, network = inspect(packed, tmp_path, preprocessing=None)
+    assert report["class_names"] == network.class_names == ["dark", "light"]
+    assert models.network_digest(network) == models.network_digest(made)
+
+
+def test_the_wrong_architecture_is_named_with_the_right_one(tmp_path: Path) -> None:
+    problem = refusal(state(), tmp_path, architecture="resnet18")
+    assert problem.code == "KEYS_MISMATCH"
+    assert "missing" in problem.detail
+    assert tiny.TEACHER in problem.detail
+    assert len(problem.detail) < 2_000
+
+
+def test_no_architecture_is_guessed_but_one_is_suggested(tmp_path: Path) -> None:
+    problem = refusal(state(), tmp_path)
+    assert problem.code == "UNKNOWN_ARCHITECTURE"
+    assert tiny.TEACHER in problem.detail
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    content = state()
+    key = next(key for key, value in content.items() if value.dim() == 4)
+    content[key] = content[key][:, :1]
+    problem = refusal(content, tmp_path, architecture=tiny.TEACHER)
+    assert problem.code == "SHAPE_MISMATCH"
+    assert key in problem.detail
+
+
+def test_nan_is_refused_by_tensor(tmp_path: Path) -> None:
+    content = state()
+    key = next(iter(content))
+    content[key].view(-1)[0] = float("nan")
+    problem = refusal(content, tmp_path, architecture=tiny.TEACHER)
+    assert (problem.code, key in problem.detail) == ("NOT_FINITE", True)
+
+
+def test_a_negative_variance_shows_in_the_answer(tmp_path: Path) -> None:
+    content = state()
+    key = next(key for key in content if key.endswith("running_var"))
+    content[key].fill_(-1.0)
+    assert refusal(content, tmp_path, architecture=tiny.TEACHER).code == "NOT_FINITE"
+
+
+def test_preprocessing_is_part_of_a_teacher(tmp_path: Path) -> None:
+    problem = refusal(state(), tmp_path, architecture=tiny.TEACHER, preprocessing=None)
+    assert problem.code == "PREPROCESSING_MISSING"
+    assert problem.errors[0]["pointer"] == "/preprocessing"
+
+
+def test_class_names_must_be_as_many_as_outputs(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    assert refusal(state(), tmp_path, architecture=tiny.TEACHER, class_names=names).code == "SHAPE_MISMATCH"
+
+
+def test_an_architectures_layer_table(tmp_path: Path) -> None:
+    order = {
+        "spec": {"architecture": "report/final", "num_classes": 11, "image_size": 64},
+        "work_dir": str(tmp_path),
+    }
+    result = inspections.architecture(order, LINE, Stops())["result"]
+    assert (result["parameters"], result["macs"]) == (120_859, 41_888_768)
+
+
+def child(order: dict[str, Any]) -> tuple[bytes, int]:
+    """What a real child says to this order, and its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps({"num_threads": 1, **order}).encode() + b"\n")
+    process.stdin.flush()  # and left open: its end would tell the child that its supervisor died
+    said = process.stdout.read()
+    process.communicate()
+    return said, process.returncode
+
+
+def test_too_much_time_is_a_verdict(tmp_path: Path) -> None:
+    """Loading torch alone takes a second of CPU time, so this limit is met whatever the file holds."""
+    torch.save(state(), tmp_path / "upload")
+    spec = {"file": "upload", "architecture": tiny.TEACHER, "preprocessing": tiny.PREPROCESSING}
+    order = {"do": "teacher", "spec": spec, "file": str(tmp_path / "upload"), "work_dir": str(tmp_path)}
+    said, code = child({**order, "limits": {"cpu_seconds": 1}})
+    problem = verdicts.killed_by_its_limits(code, order)
+    assert (said, problem and (problem.status, problem.code)) == (b"", (422, "CHECKPOINT_UNREADABLE"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_too_much_memory_is_a_verdict() -> None:
+    code = "import worker.inspections; print(open('/proc/self/status').read())"
+    status = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    needed = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak")) << 10
+    # 100,000 classes on 1,024 features are 400 MB of weights.
+    query = {"architecture": "report/final", "num_classes": 100_000, "image_size": 64}
+    said, _ = child({"do": "architecture", "spec": query, "limits": {"memory_bytes": needed + (200 << 20)}})
+    error = json.loads(said)
+    assert (error["type"], error["status"], error["code"]) == ("error", 422, "OUT_OF_MEMORY")
