@@ -44,7 +44,7 @@ METRIC_KEY = ("job_id", "step", "epoch", "split", "name")
 DEVICE_CHARACTERS = 80
 
 
-class Fenced(Exception):  # noqa: N818 - a signal to stop, not an error
+class Fenced(Exception):
     """This attempt is no longer the one that counts: stop at once, write nothing more."""
 
 

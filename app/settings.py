@@ -10,29 +10,43 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FEWBYTES_", env_file=".env", extra="ignore")
 
-    data_dir: Path = Field(Path("data"), description="Objects, job folders and the embedded database live here.")
+    data_dir: Path = Field(
+        Path("data"), description="Objects, job folders and the embedded database live here."
+    )
     # The names every platform sets for its add-ons, hence no prefix.
     database_url: str = Field("", validation_alias=AliasChoices("DATABASE_URL", "FEWBYTES_DATABASE_URL"))
     broker_url: str = Field("", validation_alias=AliasChoices("BROKER_URL", "FEWBYTES_BROKER_URL"))
 
     host: str = "127.0.0.1"
     port: int = 8000
-    allow_open: bool = Field(False, description="Listen on other addresses than this machine's own, without keys.")
+    allow_open: bool = Field(
+        False, description="Listen on other addresses than this machine's own, without keys."
+    )
 
     lease_seconds: float = Field(20.0, gt=0, description="A worker silent for longer has lost its job.")
-    cancel_grace_seconds: float = Field(30.0, ge=0, description="Time a trainer has to save its best student.")
+    cancel_grace_seconds: float = Field(
+        30.0, ge=0, description="Time a trainer has to save its best student."
+    )
     max_failures: int = Field(3, ge=1, description="Attempts lost to crashes before a job fails.")
-    redispatch_seconds: float = Field(15.0, gt=0, description="A queued job nobody claimed is announced again.")
-    checkpoint_seconds: float = Field(10.0, gt=0, description="Training progress at risk when a trainer dies.")
+    redispatch_seconds: float = Field(
+        15.0, gt=0, description="A queued job nobody claimed is announced again."
+    )
+    checkpoint_seconds: float = Field(
+        10.0, gt=0, description="Training progress at risk when a trainer dies."
+    )
 
     max_file_bytes: int = Field(4 << 30, description="Largest upload.")
     max_body_bytes: int = Field(256 << 10, description="Largest JSON body.")
-    upload_expiry_seconds: float = Field(24 * 3600.0, description="An unfinished resumable upload is dropped then.")
+    upload_expiry_seconds: float = Field(
+        24 * 3600.0, description="An unfinished resumable upload is dropped then."
+    )
     folders: dict[str, Path] = Field(
         default_factory=dict,
         description='Image folders on this machine that data sets may name: FEWBYTES_FOLDERS=\'{"food": "/srv/food"}\'.',
     )
-    inspect_wait_seconds: float = Field(60.0, description="How long POST teachers/datasets waits for the verdict.")
+    inspect_wait_seconds: float = Field(
+        60.0, description="How long POST teachers/datasets waits for the verdict."
+    )
     num_threads: int = Field(0, ge=0, description="Torch threads of one trainer; 0: one per core.")
     trainer_memory_bytes: int = Field(0, ge=0, description="Address-space limit of inspections; 0: none.")
 

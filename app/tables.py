@@ -67,7 +67,7 @@ class Teacher(Base):
 
 
 class Dataset(Base):
-    """Photos in classes. `index_sha256`: JSON listing of images; `pack_sha256`: their bytes, one after the other (null: a folder)."""
+    """Photos in classes. `index_sha256`: the listing; `pack_sha256`: the images' bytes in a row (null: a folder)."""
 
     __tablename__ = "datasets"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # dst_…
@@ -130,7 +130,9 @@ class Attempt(Base):
     device: Mapped[str | None] = mapped_column(String(80))
     started_at: Mapped[float] = mapped_column()
     ended_at: Mapped[float | None] = mapped_column()
-    outcome: Mapped[str | None] = mapped_column(String(40))  # succeeded, failed, cancelled, worker_lost, trainer_lost, …
+    outcome: Mapped[str | None] = mapped_column(
+        String(40)
+    )  # succeeded, failed, cancelled, worker_lost, trainer_lost, …
 
 
 class Event(Base):

@@ -76,7 +76,9 @@ class Service:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                sys.exit(f"The service ended with status {self.process.returncode}; its log is {self.log.name}")
+                sys.exit(
+                    f"The service ended with status {self.process.returncode}; its log is {self.log.name}"
+                )
             try:
                 httpx.get(f"{url}/readyz", timeout=2).raise_for_status()
                 print(f"    ready at {url} (log: {os.path.relpath(self.log.name)})")
@@ -97,19 +99,27 @@ def check(response: httpx.Response) -> httpx.Response:
     if response.is_error:
         response.read()
         problem = response.json()
-        sys.exit(f"{response.request.method} {response.request.url} → {problem['status']} {problem['code']}: {problem['detail']}")
+        sys.exit(
+            f"{response.request.method} {response.request.url} → {problem['status']} {problem['code']}: {problem['detail']}"
+        )
     return response
 
 
 def upload(client: httpx.Client, path: Path, name: str) -> None:
     curl(f"-T {os.path.relpath(path)} {client.base_url}/v1/files/{name}")
     with path.open("rb") as file:
-        check(client.put(f"/v1/files/{name}", content=file, headers={"Content-Length": str(path.stat().st_size)}))
+        check(
+            client.put(
+                f"/v1/files/{name}", content=file, headers={"Content-Length": str(path.stat().st_size)}
+            )
+        )
 
 
 def register(client: httpx.Client, kind: str, body: dict) -> dict:
     """POST a teacher or a data set and wait until it was looked at."""
-    curl(f"{client.base_url}/v1/{kind} --json '{json.dumps(body)[:150]}{'…' if len(json.dumps(body)) > 150 else ''}'")
+    curl(
+        f"{client.base_url}/v1/{kind} --json '{json.dumps(body)[:150]}{'…' if len(json.dumps(body)) > 150 else ''}'"
+    )
     record = check(client.post(f"/v1/{kind}", json=body)).json()
     while record["state"] == "inspecting":
         time.sleep(1)
@@ -131,7 +141,9 @@ def unpack(photos: Path, client: httpx.Client, dataset: dict, folder: Path) -> N
     shutil.rmtree(folder, ignore_errors=True)
     with zipfile.ZipFile(photos) as archive:
         for split in ("train", "val"):
-            listing = check(client.get(f"/v1/datasets/{dataset['id']}/files", params={"split": split, "format": "csv"})).text
+            listing = check(
+                client.get(f"/v1/datasets/{dataset['id']}/files", params={"split": split, "format": "csv"})
+            ).text
             for number, row in enumerate(csv.DictReader(io.StringIO(listing))):
                 target = folder / split / row["label"] / f"{number:06}{Path(row['path']).suffix.lower()}"
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +165,11 @@ def follow(client: httpx.Client, job: dict) -> dict:
         if progress.get("eta_seconds") is not None:
             line += f", about {progress['eta_seconds']:.0f} s left"
         if line != shown:
-            print(f"\r    {line:<100}" if sys.stdout.isatty() else f"    {line}", end="" if sys.stdout.isatty() else "\n", flush=True)
+            print(
+                f"\r    {line:<100}" if sys.stdout.isatty() else f"    {line}",
+                end="" if sys.stdout.isatty() else "\n",
+                flush=True,
+            )
             shown = line
         time.sleep(0.2)
     print()
@@ -177,20 +193,32 @@ def table(job: dict) -> str:
             ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
     return "\n".join("    " + line for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, help="a zip of class folders; default: the solar cells of elpv-dataset")
-    parser.add_argument("--url", default="http://127.0.0.1:8123", help="the service; started there when nothing answers")
+    parser.add_argument(
+        "--photos", type=Path, help="a zip of class folders; default: the solar cells of elpv-dataset"
+    )
+    parser.add_argument(
+        "--url", default="http://127.0.0.1:8123", help="the service; started there when nothing answers"
+    )
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data" / "demo")
     args = parser.parse_args()
     started = time.monotonic()
 
     if args.photos is not None and not zipfile.is_zipfile(args.photos):
-        sys.exit(f"{args.photos} is not a zip file. Give a zip of class folders: <class>/*.jpg or train|val|test/<class>/*.jpg")
+        sys.exit(
+            f"{args.photos} is not a zip file. Give a zip of class folders: <class>/*.jpg or train|val|test/<class>/*.jpg"
+        )
     args.data_dir.mkdir(parents=True, exist_ok=True)
     photos = args.photos or solar_cells(args.data_dir / "solar-cells.zip")
     service = Service(args.url, args.data_dir)
@@ -217,14 +245,22 @@ def run(client: httpx.Client, photos: Path, work: Path, started: float) -> None:
         print(f"    {os.path.relpath(teacher_file)} is there from an earlier run; delete it to train anew")
     else:
         unfinished = teacher_file.with_name("unfinished.pt")
-        subprocess.run([sys.executable, ROOT / "examples/train_teacher.py", folder, "--out", unfinished], check=True)
+        subprocess.run(
+            [sys.executable, ROOT / "examples/train_teacher.py", folder, "--out", unfinished], check=True
+        )
         unfinished.with_suffix(".json").replace(teacher_file.with_suffix(".json"))
         unfinished.replace(teacher_file)
 
     say("Uploading the teacher")
     upload(client, teacher_file, "teacher.pt")
-    teacher = register(client, "teachers", {"file": "teacher.pt", **json.loads(teacher_file.with_suffix(".json").read_text())})
-    print(f"    {teacher['id']}: {teacher['report']['parameters']:,} parameters, {teacher['report']['macs']:,} MACs")
+    teacher = register(
+        client,
+        "teachers",
+        {"file": "teacher.pt", **json.loads(teacher_file.with_suffix(".json").read_text())},
+    )
+    print(
+        f"    {teacher['id']}: {teacher['report']['parameters']:,} parameters, {teacher['report']['macs']:,} MACs"
+    )
 
     say("Running the job: distil into report/final, then store in 8 bits")
     epochs = max(2, min(40, round(STUDENT_IMAGES / splits["train"]["num_images"])))
@@ -251,7 +287,9 @@ def run(client: httpx.Client, photos: Path, work: Path, started: float) -> None:
         curl(f"-L -o {os.path.relpath(target)} {client.base_url}{path}")
         target.write_bytes(check(client.get(path, follow_redirects=True)).content)
 
-    say(f"Done in {time.monotonic() - started:.0f} s. Measured from the files' own bytes, loaded in a fresh process:")
+    say(
+        f"Done in {time.monotonic() - started:.0f} s. Measured from the files' own bytes, loaded in a fresh process:"
+    )
     print(table(job))
     for warning in job["result"]["warnings"]:
         print(f"    note: {warning}")
@@ -262,7 +300,9 @@ def run(client: httpx.Client, photos: Path, work: Path, started: float) -> None:
     listing = work / "test.csv"
     if "test" in splits:
         listing.write_text(
-            check(client.get(f"/v1/datasets/{dataset['id']}/files", params={"split": "test", "format": "csv"})).text
+            check(
+                client.get(f"/v1/datasets/{dataset['id']}/files", params={"split": "test", "format": "csv"})
+            ).text
         )
         print(
             f"    $ {python} {os.path.relpath(reader)} {os.path.relpath(student)} evaluate {os.path.relpath(photos)} "

@@ -52,7 +52,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("teacher.pt"))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--max-images", type=int, default=2400, help="training images drawn per epoch at most")
+    parser.add_argument(
+        "--max-images", type=int, default=2400, help="training images drawn per epoch at most"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -63,7 +65,9 @@ def main() -> None:
     model = model.to(memory_format=torch.channels_last)  # about a third faster on a CPU
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=args.epochs * len(train))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-3, total_steps=args.epochs * len(train)
+    )
     for epoch in range(args.epochs):
         model.train()
         start, seen = time.monotonic(), 0
@@ -74,7 +78,11 @@ def main() -> None:
             optimizer.step()
             schedule.step()
             seen += len(labels)
-            print(f"\r  epoch {epoch + 1}/{args.epochs}  {seen} images  loss {loss.item():.3f}", end="", flush=True)
+            print(
+                f"\r  epoch {epoch + 1}/{args.epochs}  {seen} images  loss {loss.item():.3f}",
+                end="",
+                flush=True,
+            )
         val_accuracy = accuracy(model, val)
         print(f"  val {val_accuracy:.1%}  {time.monotonic() - start:.0f} s", flush=True)
 

@@ -25,11 +25,15 @@ def picture(label: str, rng: random.Random, size: int = 40) -> Image.Image:
     else:
         draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=3)
     for _ in range(40):
-        image.putpixel((rng.randrange(size), rng.randrange(size)), tuple(rng.randrange(256) for _ in range(3)))
+        image.putpixel(
+            (rng.randrange(size), rng.randrange(size)), tuple(rng.randrange(256) for _ in range(3))
+        )
     return image
 
 
-def photos_zip(path: Path, *, train: int = 60, val: int = 15, test: int = 20, unlabeled: int = 0, seed: int = 0) -> Path:
+def photos_zip(
+    path: Path, *, train: int = 60, val: int = 15, test: int = 20, unlabeled: int = 0, seed: int = 0
+) -> Path:
     """A zip `<split>/<class>/<n>.jpg` with so many pictures a class."""
     rng = random.Random(seed)
     with zipfile.ZipFile(path, "w") as archive:

@@ -22,7 +22,7 @@ def free_port() -> int:
 
 
 class RunningService:
-    """Start and stop `fewbytes up`; `environment` holds DATABASE_URL and BROKER_URL when the embedded ones are not wanted."""
+    """`fewbytes up`, started and stopped. `environment`: DATABASE_URL and BROKER_URL, to use other servers."""
 
     def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
         self.data_dir = data_dir
@@ -66,7 +66,9 @@ class RunningService:
     def broker_url(self) -> str:
         """The broker that the API talks to, embedded or not."""
         environment = Path(f"/proc/{self.pids()['api']}/environ").read_bytes().split(b"\0")
-        return next(item.split(b"=", 1)[1].decode() for item in environment if item.startswith(b"BROKER_URL="))
+        return next(
+            item.split(b"=", 1)[1].decode() for item in environment if item.startswith(b"BROKER_URL=")
+        )
 
     def job(self, job_id: str) -> dict[str, Any]:
         response = self.client.get(f"/v1/jobs/{job_id}")
@@ -85,7 +87,9 @@ class RunningService:
             if until is not None and until(job):
                 return job
             if job["state"] in ("succeeded", "failed", "cancelled"):
-                assert until is None, f"the job ended before the condition held: {job['state']} {job['error']}"
+                assert until is None, (
+                    f"the job ended before the condition held: {job['state']} {job['error']}"
+                )
                 return job
             time.sleep(0.1)
         raise AssertionError(f"job {job_id} took longer than {seconds} s:\n{self.tail()}")

@@ -206,10 +206,8 @@ class _Compression:
         seconds = time.monotonic() - started
         write_whole(self.stages.path(number), self._pack(made, number))
         self._phase(f"measuring step {number} of {len(self.spec.steps)}")
-        if number == len(self.spec.steps):
-            measured = self._embed_and_verify(number)
-        else:
-            measured = self._measure_stage(number)
+        is_last = number == len(self.spec.steps)
+        measured = self._embed_and_verify(number) if is_last else self._measure_stage(number)
         record = {"step": number, "method": step.method, **measured, "seconds": seconds}
         self._flag_leaks(record, number)
         self.stages.keep(number, record)

@@ -81,13 +81,28 @@ class Run:
     def note(self, name: str, value: float, unit: str = "1", *, split: str = "", epoch: int = -1) -> None:
         """Record one number of this step."""
         self.reporter.send(
-            {"type": "metric", "step": self.step, "epoch": epoch, "split": split, "name": name, "value": value, "unit": unit}
+            {
+                "type": "metric",
+                "step": self.step,
+                "epoch": epoch,
+                "split": split,
+                "name": name,
+                "value": value,
+                "unit": unit,
+            }
         )
 
     def progress(self, done: float, total: float, unit: str, eta_seconds: float | None = None) -> None:
         """How far this step is; `done` of `total` `unit`s ("epoch")."""
         self.reporter.send(
-            {"type": "progress", "step": self.step, "done": done, "total": total, "unit": unit, "eta_seconds": eta_seconds}
+            {
+                "type": "progress",
+                "step": self.step,
+                "done": done,
+                "total": total,
+                "unit": unit,
+                "eta_seconds": eta_seconds,
+            }
         )
 
     def log(self, message: str, level: str = "info") -> None:

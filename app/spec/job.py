@@ -15,7 +15,9 @@ class JobSpec(Spec):
 
     name: Name | None = None
     labels: Annotated[dict[Label, Annotated[str, Field(max_length=200)]], Field(max_length=32)] = {}
-    teachers: Annotated[list[Annotated[str, Field(pattern=r"^tch_[0-9a-z]{1,40}$")]], Field(min_length=1, max_length=16)]
+    teachers: Annotated[
+        list[Annotated[str, Field(pattern=r"^tch_[0-9a-z]{1,40}$")]], Field(min_length=1, max_length=16)
+    ]
     dataset: Annotated[str, Field(pattern=r"^dst_[0-9a-z]{1,40}$")]
     steps: Annotated[list[AnyStep], Field(min_length=1, max_length=32)]
     seed: Seed = 0

@@ -22,7 +22,11 @@ class Preprocessing(Spec):
     crop: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     mean: Triple = [0.485, 0.456, 0.406]
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = [0.229, 0.224, 0.225]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = [
+        0.229,
+        0.224,
+        0.225,
+    ]
 
     @model_validator(mode="after")
     def _has_a_fixed_size(self) -> "Preprocessing":
@@ -49,31 +53,6 @@ def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Prepr
     What a student gets when none is given. A rectangular input becomes square by its shorter side. `crop`
     without `resize` cuts pixels out of pictures of unknown size: nothing proportional can be said then, so
     another size than the crop's resizes the shorter side.
-    """
-    height, width = preprocessing.input_size
-    if (height, width) == (image_size, image_size):
-        return preprocessing
-    scale = image_size / min(height, width)
-
-    def scaled(side: int) -> int:
-        return max(round(side * scale), image_size)
-
-    resize: int | list[int]
-    if preprocessing.crop is None:
-        resize = [image_size, image_size]
-    elif isinstance(preprocessing.resize, list):
-        resize = [scaled(side) for side in preprocessing.resize]
-    else:
-        resize = scaled(preprocessing.resize) if preprocessing.resize is not None else image_size
-    crop = None if preprocessing.crop is None else image_size
-    return preprocessing.model_copy(update={"resize": resize, "crop": crop})
-
-
-def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Preprocessing:
-    """The same view of a picture at `image_size` x `image_size` pixels: resize and crop in proportion, colours unchanged.
-
-    What a student gets when none is given. A rectangular input becomes square by its shorter side. `crop` without `resize` cuts pixels
-    out of pictures of unknown size; nothing proportional can be said then, so another size than the crop's resizes the shorter side.
     """
     height, width = preprocessing.input_size
     if (height, width) == (image_size, image_size):

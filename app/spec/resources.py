@@ -7,7 +7,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from app.spec.base import Name, Seed, Spec
 from app.spec.networks import Architecture, Preprocessing, Side, _architecture_shorthand
 
-ClassNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(min_length=2, max_length=10_000)]
+ClassNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=200)]], Field(min_length=2, max_length=10_000)
+]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 
 
@@ -54,7 +56,9 @@ class DatasetSpec(Spec):
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetSpec":
         if (self.file is None) == (self.folder is None):
-            raise ValueError("give exactly one of `file` (an upload) and `folder` (a name the operator registered)")
+            raise ValueError(
+                "give exactly one of `file` (an upload) and `folder` (a name the operator registered)"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""One compression method a file. A class that derives from `StepSpec` in this folder is part of the API the moment it exists."""
+"""One compression method a file. A subclass of `StepSpec` in this folder is part of the API the moment it exists."""
 
 import importlib
 import pkgutil

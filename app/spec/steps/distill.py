@@ -36,7 +36,9 @@ class Distill(StepSpec, Training):
                 "alpha 0 uses hard labels only, and the split 'unlabeled' has none: raise alpha or drop 'unlabeled'"
             )
         if self.alpha < 1 and set(self.transfer_splits) == {"unlabeled"}:
-            raise ValueError("transfer_splits holds only 'unlabeled', which has no hard labels: set alpha to 1")
+            raise ValueError(
+                "transfer_splits holds only 'unlabeled', which has no hard labels: set alpha to 1"
+            )
         if len(set(self.transfer_splits)) != len(self.transfer_splits):
             raise ValueError("transfer_splits names a split twice: name each once")
         if self.weights is not None and not sum(self.weights) > 0:

@@ -28,5 +28,7 @@ class Quantize(StepSpec):
     def _bits_fit_the_scheme(self) -> "Quantize":
         allowed = {"fp16": 16, "minmax": 8, "cast": 8}[self.scheme]
         if self.bits is not None and self.bits != allowed:
-            raise ValueError(f"scheme {self.scheme!r} stores {allowed} bits, not {self.bits}: leave bits out or change scheme")
+            raise ValueError(
+                f"scheme {self.scheme!r} stores {allowed} bits, not {self.bits}: leave bits out or change scheme"
+            )
         return self
