@@ -1,4 +1,7 @@
-"""A network into one `.pt` file, and its digest. The writing itself is in `trace_network`, which also runs by itself."""
+"""A network into one `.pt` file, and its digest.
+
+The writing itself is in `trace_network`, a file that also runs by itself on a user's machine.
+"""
 
 import ctypes
 import hashlib
@@ -40,8 +43,8 @@ def save(
 def network_digest(network: Network) -> str:
     """sha256 (hex) over the canonical JSON of the graph and every tensor's name, dtype, shape and bytes.
 
-    How a tensor is stored does not matter, only its value. Dictionaries of the graph are hashed in their own order,
-    which is the order of the parameters.
+    How a tensor is stored does not matter, only its value. Dictionaries of the graph are hashed in their own
+    order, which is the order of the parameters.
     """
     digest = hashlib.sha256(json.dumps(network.graph, separators=(",", ":")).encode())
     for name, value in network.state_dict().items():

@@ -92,7 +92,7 @@ class _Block(nn.Module):
 
 
 def _blocks(side: int, drop_connect: float) -> nn.ModuleList:
-    """The stages, for a `side` x `side` input. Drop connect rises from 0 towards `drop_connect`, block by block."""
+    """The stages, for a `side` x `side` input. Drop connect rises block by block from 0."""
     blocks = nn.ModuleList()
     channels, total = _STEM, sum(stage[-1] for stage in _STAGES)
     for expansion, kernel, stage_stride, num_outputs, repeats in _STAGES:
@@ -115,7 +115,9 @@ def _blocks(side: int, drop_connect: float) -> nn.ModuleList:
 class EfficientNetLite0(nn.Module):
     """[N, 3, image_size, image_size] -> logits [N, num_classes]."""
 
-    def __init__(self, num_classes: int = 1000, image_size: int = 224, dropout: float = 0.2, drop_connect: float = 0.2) -> None:
+    def __init__(
+        self, num_classes: int = 1000, image_size: int = 224, dropout: float = 0.2, drop_connect: float = 0.2
+    ) -> None:
         super().__init__()
         before, after = _same_padding(image_size, 3, 2)
         self._uneven = None if before == after else (before, after, before, after)
@@ -161,7 +163,11 @@ ARCHITECTURES = [
         options={
             "dropout": Option("number", 0.2, "Dropout probability before the classifier.", 0.0, 0.9),
             "drop_connect": Option(
-                "number", 0.2, "Probability of dropping the last block in training; earlier blocks less.", 0.0, 0.9
+                "number",
+                0.2,
+                "Probability of dropping a late block in training; less before.",
+                0.0,
+                0.9,
             ),
         },
     )

@@ -1,7 +1,7 @@
 """Tensors into their stored form; `load_artifact.decode` is the way back.
 
-minmax is the report's "8 bits": one minimum and maximum a tensor, levels evenly between them (Han et al. 2016 call it
-linear quantization). cast is its negative control: a direct conversion to an integer type.
+minmax is the report's "8 bits": one minimum and maximum a tensor, levels evenly between them (Han et al. 2016
+call it linear quantization). cast is its negative control: a direct conversion to an integer type.
 """
 
 from typing import Any
@@ -18,11 +18,12 @@ def encode(tensor: Tensor, encoding: dict[str, Any]) -> Encoded:
     * raw: as it is.
     * fp16: half precision; a tensor with a value beyond 65504, or no floating-point tensor, stays raw.
     * minmax, bits 8 (the default): value ≈ minimum + q * (maximum - minimum) / 255. The error is at most
-      (maximum - minimum) / 510, plus half a unit in the last place from rounding the decoded value to the tensor's dtype.
-    * cast, to "int8" (the default) or "uint8": truncated toward zero, then reduced modulo 256, as a C cast does.
+      (maximum - minimum) / 510, plus half a unit in the last place from rounding the decoded value to the
+      tensor's dtype.
+    * cast, to "int8" (the default) or "uint8": truncated toward zero, then modulo 256, as a C cast does.
 
-    Raises ValueError for an unknown name or option, and when minmax or cast meet a tensor that is not floating-point, is empty
-    or holds NaN or infinity.
+    Raises ValueError for an unknown name or option, and when minmax or cast meet a tensor that is not
+    floating-point, is empty or holds NaN or infinity.
     """
     tensor = tensor.detach().cpu()
     options = {key: value for key, value in encoding.items() if key != "name"}

@@ -1,4 +1,7 @@
-"""An nn.Module into a graph. The code is in `trace_network`, a file that also runs by itself on a user's machine."""
+"""An nn.Module into a graph.
+
+The code is in `trace_network`, a file that also runs by itself on a user's machine.
+"""
 
 from .trace_network import as_network, left_out, trace
 

@@ -1,8 +1,8 @@
 """The layer table: what every layer gives, holds and costs, for one image.
 
-MACs are multiply-adds. A convolution: C_out * (C_in / groups) * k_h * k_w * H_out * W_out; a linear layer: in * out at each
-position; attention: its projections and its two products. Biases, norms, activations and pooling count as 0, as in
-Blalock et al. 2020 (ShrinkBench), whose code forgets the groups.
+MACs are multiply-adds. A convolution has C_out * (C_in / groups) * k_h * k_w * H_out * W_out, a linear layer
+in * out at each position, attention its projections and its two products. Biases, norms, activations and
+pooling count as 0, as in Blalock et al. 2020 (ShrinkBench, MLSys), whose code forgets the groups.
 """
 
 import math
@@ -17,20 +17,22 @@ Shape = list[int]
 
 
 def layer_table(network: Network) -> dict[str, Any]:
-    """Rows and totals, ready for JSON: {"rows": [{name, type, output_shape, parameters, macs, share}], "parameters", "macs"}.
+    """Rows and totals, ready for JSON: {"rows": [...], "parameters": total, "macs": total}.
 
-    `output_shape` is for one image, without the batch; null for a layer that is never called. `share` is the row's part of
-    all parameters. A layer that is called twice is one row: its parameters once, the MACs of each call. Parameters that the
-    graph itself holds, and functions that multiply (matmul, linear, conv2d), have rows as well: the rows add up to the totals.
+    A row: {"name", "type", "output_shape", "parameters", "macs", "share"}. `output_shape` is one image's,
+    without the batch; null for a layer that is never called. `share` is the row's part of all parameters. A
+    layer that is called twice is one row: its parameters once, the MACs of each call. Parameters that the
+    graph itself holds, and functions that multiply (matmul, linear, conv2d), have rows as well: the rows add
+    up to the totals.
     """
-    rows = _rows_of_calls(network)
-    called = {row["name"] for row in rows}
+    called = _rows_of_calls(network)
+    rows = list(called.values())
     with torch.device("meta"):
         blueprint = Network(network.graph)
     for name, layer in network.graph["layers"].items():
         num_parameters = sum(parameter.numel() for parameter in blueprint.get_submodule(name).parameters())
-        if name in called:
-            next(row for row in rows if row["name"] == name)["parameters"] = num_parameters
+        if ("layer", name) in called:
+            called["layer", name]["parameters"] = num_parameters
         elif layer["type"] != "Scope":
             rows.append(_row(name, layer["type"], None, parameters=num_parameters))
     for name, shape in network.graph["parameters"].items():
@@ -47,13 +49,13 @@ def _row(
     return {"name": name, "type": kind, "output_shape": output_shape, "parameters": parameters, "macs": macs}
 
 
-def _rows_of_calls(network: Network) -> list[dict[str, Any]]:
+def _rows_of_calls(network: Network) -> dict[tuple[str, str], dict[str, Any]]:
     """A row for each layer, and for each function that costs something, in the order of their first calls."""
     with torch.device("meta"):
         blueprint = build(network.graph).eval()
     nodes = {node["name"]: node for node in network.graph["nodes"]}
     shapes: dict[str, Shape] = {}
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     def observe(name: str, value: Any) -> None:
         first = value[0] if isinstance(value, tuple) else value
@@ -65,16 +67,16 @@ def _rows_of_calls(network: Network) -> list[dict[str, Any]]:
         if node["op"] == "layer":
             layer = blueprint.get_submodule(node["target"])
             kind = network.graph["layers"][node["target"]]["type"]
-            row = rows.setdefault(node["target"], _row(node["target"], kind, shapes[name][1:]))
+            row = rows.setdefault(("layer", node["target"]), _row(node["target"], kind, shapes[name][1:]))
             row["macs"] += _layer_macs(layer, inputs, shapes[name])
         elif node["op"] == "function":
             macs = _function_macs(node["target"], inputs, shapes[name])
             if macs:
-                rows[f"node {name}"] = _row(name, node["target"], shapes[name][1:], macs=macs)
+                rows["function", name] = _row(name, node["target"], shapes[name][1:], macs=macs)
 
     with torch.no_grad():
         blueprint.run(torch.empty((1, *network.input_shape), device="meta"), observe)
-    return list(rows.values())
+    return rows
 
 
 def _references(node: dict[str, Any]) -> list[str]:

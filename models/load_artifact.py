@@ -12,9 +12,10 @@ In Python:
     network.class_names, network.preprocessing
     logits = network(images)                          # float32 [N, 3, H, W], normalised
 
-An artifact is a graph (layers and the calls between them, as JSON) plus tensors. Nothing in the file is executed: every
-layer and function is looked up in the vocabulary below, every name is checked against a pattern and every argument
-against a rule. Read on from top to bottom: vocabulary, check, Network, tensors, file, photos, command line.
+An artifact is a graph (layers and the calls between them, as JSON) plus tensors. Nothing in the file is
+executed: every layer and function is looked up in the vocabulary below, every name is checked against a
+pattern and every argument against a rule. Read on from top to bottom: vocabulary, check, Network, tensors,
+file, photos, command line.
 
 Shape letters: N images, C channels or classes, H height, W width.
 """
@@ -47,14 +48,14 @@ FORMAT_VERSION = 1
 
 
 class GraphError(ValueError):
-    """A graph, or a file with a graph, breaks a rule. The message names the node, layer or tensor and the rule."""
+    """A graph or its file breaks a rule. The message names the node, layer or tensor, and the rule."""
 
 
 # ---------------------------------------------------------------------------------------- rules for arguments
 
 
 class Ref(NamedTuple):
-    """The value of an earlier node. `kind`: tensor, tensors (a tuple of them), number, or shape (a tuple of numbers)."""
+    """The value of an earlier node. `kind`: tensor, tensors (a tuple), number, shape (a tuple)."""
 
     name: str
     kind: str
@@ -143,7 +144,7 @@ INDEX = _any_of(_INDEX, _list_of(_INDEX, 1, 8))
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of [N, C, H, W]; the same computation as torchvision's class of this name."""
+    """Layer norm over the channels of [N, C, H, W]; computes as torchvision's class of this name."""
 
     def forward(self, input: Tensor) -> Tensor:
         x = input.permute(0, 2, 3, 1)
@@ -152,7 +153,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class StochasticDepth(nn.Module):
-    """Drop whole rows (or the whole batch) with probability p in training, as torchvision does, from the same random numbers."""
+    """In training, drop rows (or the whole batch) with probability p; torchvision's, same random numbers."""
 
     def __init__(self, p: float, mode: str) -> None:
         super().__init__()
@@ -565,7 +566,8 @@ def _check_name(name: Any, what: str, *, dotted: bool) -> None:
         ok = _NAME.fullmatch(part) is not None
         _expect(
             ok,
-            f"{what} {_show(name)}: {'between dots, ' * dotted}a name is letters, digits, - and _, not beginning with __",
+            f"{what} {_show(name)}: {'between dots, ' * dotted}a name is letters, digits, - and _, "
+            "and does not begin with __",
         )
 
 
@@ -742,7 +744,7 @@ def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: in
 
 
 class Network(nn.Module):
-    """A graph as a module: trains, moves, copies, exports and compiles like any other. Made by `build` or `load`.
+    """A graph as a module: trains, moves, copies, exports, compiles. Made by `build` or `load`.
 
     `graph`: the JSON. `input_shape`: one image's (C, H, W). `num_classes`: known after `build` or `load`.
     `encoded`: the stored form of tensors that are not stored raw, by name. After `load` also `preprocessing`,
@@ -771,18 +773,22 @@ class Network(nn.Module):
         self._grow(graph)
 
     def _grow(self, graph: dict[str, Any]) -> None:
-        """Make the tree of modules, in the order of the graph, so that names and their order are the original's."""
+        """Make the tree of modules in the graph's order, so that names and their order are the original's."""
         budget = MAX_PARAMETERS
         for name, layer in graph["layers"].items():
             owner, leaf = self._owner(name, f"layer {name!r}")
-            _expect(leaf not in owner._modules, f"layer {name!r}: the name is taken")
+            make = LAYERS[layer["type"]].make
+            arguments = {
+                key: tuple(value) if isinstance(value, list) else value  # as PyTorch's own layers have it
+                for key, value in layer.get("arguments", {}).items()
+            }
             try:
                 with torch.device("meta"):
-                    made = LAYERS[layer["type"]].make(**layer.get("arguments", {}))
+                    made = make(**arguments)
                     budget -= sum(parameter.numel() for parameter in made.parameters())
                 _expect(budget >= 0, f"the network has more than {MAX_PARAMETERS} parameters")
                 if torch.get_default_device().type != "meta":
-                    made = LAYERS[layer["type"]].make(**layer.get("arguments", {}))
+                    made = make(**arguments)
             except (TypeError, ValueError, AssertionError, RuntimeError) as error:
                 if isinstance(error, GraphError):
                     raise
@@ -800,7 +806,7 @@ class Network(nn.Module):
             owner.register_buffer(leaf, torch.zeros(buffer["shape"], dtype=DTYPES[buffer["dtype"]]))
 
     def _owner(self, name: str, what: str) -> tuple[nn.Module, str]:
-        """The module that `name` lives in, made where it does not exist yet, and the last part of the name."""
+        """The module that `name` lives in, made where there is none yet, and the last part of the name."""
         *path, leaf = name.split(".")
         owner: nn.Module = self
         for part in path:
@@ -811,8 +817,7 @@ class Network(nn.Module):
             assert child is not None
             owner = child
             _expect(type(owner) is Scope, f"{what}: {part!r} is a layer, nothing else can live in it")
-        if leaf not in owner._modules:
-            _expect(not hasattr(owner, leaf), f"{what}: the name {leaf!r} is taken")
+        _expect(not hasattr(owner, leaf), f"{what}: the name {leaf!r} is taken")
         return owner, leaf
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -885,7 +890,7 @@ def _fill(argument: Any, values: dict[str, Any]) -> Any:
 
 
 def build(graph: dict[str, Any]) -> Network:
-    """A network with fresh weights, in training mode. Raises GraphError as `check` does, before memory is used."""
+    """A network with fresh weights, in training mode. Raises GraphError as `check`, before using memory."""
     with torch.device("meta"):
         blueprint = Network(graph)
     _dry_run(blueprint)
@@ -916,7 +921,7 @@ _ENCODING_FIELDS = {"raw": set(), "fp16": set(), "minmax": {"bits", "minimum", "
 
 
 def stored_dtype(encoding: Any, dtype: str) -> torch.dtype:
-    """The type of the stored numbers. Raises GraphError when the encoding is unknown or does not fit the tensor's dtype."""
+    """The type of the stored numbers. GraphError when the encoding is unknown or does not fit the dtype."""
     name = encoding.get("name") if isinstance(encoding, dict) else None
     _expect(isinstance(name, str) and name in _ENCODING_FIELDS, f"encoding {_show(name)} is unknown")
     assert isinstance(name, str)
@@ -953,7 +958,7 @@ def decode(encoding: dict[str, Any], shape: Sequence[int], dtype: str, data: Ten
 
 
 def load(file: str | Path | IO[bytes]) -> Network:
-    """The network of an artifact, on the CPU, in eval mode. Raises GraphError when the file is not a sound artifact."""
+    """The network of an artifact, on the CPU, in eval mode. Raises GraphError when the file is not sound."""
     if sys.byteorder != "little":
         raise GraphError("artifacts are little-endian; this machine is not")
     try:
@@ -966,8 +971,8 @@ def load(file: str | Path | IO[bytes]) -> Network:
     version = document.get("format_version")
     _expect(
         _is_integer(version) and version == FORMAT_VERSION,
-        f"format_version is {_show(version)}, this reader knows {FORMAT_VERSION}: take the load_artifact.py of the service "
-        "that wrote the file"
+        f"format_version is {_show(version)}, this reader knows {FORMAT_VERSION}: "
+        "take the load_artifact.py of the service that wrote the file"
         if version is not None
         else "the file does not hold an artifact: it has no format_version (is it a plain state_dict?)",
     )
@@ -1058,7 +1063,7 @@ def _read_tensor(entry: Any, like: Tensor, data: Tensor) -> Encoded:
 
 
 def resize_and_crop(image: Image.Image, preprocessing: dict[str, Any]) -> Tensor:
-    """A photo as uint8 [3, H, W]: upright (EXIF), RGB, resized, centre crop; to the bit what torchvision.transforms does."""
+    """A photo as uint8 [3, H, W]: upright (EXIF), RGB, resized, cropped; to the bit as torchvision."""
     from PIL import ImageOps
 
     image = _to_rgb(ImageOps.exif_transpose(image))
@@ -1113,7 +1118,7 @@ def _centre_crop(image: Image.Image, crop: int | list[int]) -> Image.Image:
 
 
 def normalise(images_NCHW: Tensor, preprocessing: dict[str, Any]) -> Tensor:
-    """uint8 [..., 3, H, W] to the network's float32 input: (x / 255 - mean) / std, to the bit what torchvision does."""
+    """uint8 [..., 3, H, W] to the float32 input: (x / 255 - mean) / std, to the bit as torchvision."""
     mean, std = (
         torch.tensor(preprocessing[name], dtype=torch.float32, device=images_NCHW.device).view(-1, 1, 1)
         for name in ("mean", "std")
@@ -1146,10 +1151,11 @@ def evaluate(
     *,
     batch_size: int = 64,
 ) -> Score:
-    """How many images the network gets right, and its mean cross-entropy; in order, in batches of `batch_size`.
+    """How many images the network gets right, and its mean cross-entropy; in order, batch by batch.
 
-    `images_NCHW`: uint8, resized and cropped already. `labels_N`: int64, indices of the network's outputs. The service
-    and the command line below both call this, so their numbers are the same. The network's mode is restored afterwards.
+    `images_NCHW`: uint8, resized and cropped already. `labels_N`: int64, indices of the network's outputs.
+    The service and the command line below both call this, so their numbers are the same. The network's mode
+    is restored afterwards.
     """
     if len(labels_N) == 0:
         raise ValueError("there is nothing to evaluate: no images")
@@ -1225,7 +1231,8 @@ def _list_photos(folder: PhotoFolder, class_names: list[str], split: str | None)
         if class_name not in labels:
             hint = "" if split else " (for a folder with splits give --split)"
             raise UsageError(
-                f"folder {prefix + class_name!r} is no class of this network: {', '.join(class_names[:20])}{hint}"
+                f"folder {prefix + class_name!r} is no class of this network: "
+                f"{', '.join(class_names[:20])}{hint}"
             )
         found.append((path, labels[class_name]))
     if not found:
@@ -1342,7 +1349,8 @@ def _lines(command: str, answer: Any) -> Iterator[str]:
                 yield f"  {guess['probability']:7.2%}  {guess['class']}"
     else:
         for key, value in answer.items():
-            yield f"{key:16}{value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)}"
+            text = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+            yield f"{key:16}{text}"
 
 
 def _parser() -> argparse.ArgumentParser:

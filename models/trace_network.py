@@ -4,13 +4,15 @@
     python trace_network.py my_module:build --checkpoint weights.pt --input 3x64x64 \\
         --class-names names.txt --preprocessing preprocessing.json --out traced.pt
 
-Runs on your machine, needs torch and load_artifact.py beside it. `my_module.build()` returns the nn.Module (a class does,
-too). The module is traced with torch.fx in eval mode: which layers it has and how they are wired. The result is checked
-against the original: same photo in, same logits out, to the bit. Then graph and weights are written as one artifact.
+Runs on your machine, needs torch and load_artifact.py beside it. `my_module.build()` returns the nn.Module (a
+class does, too). The module is traced with torch.fx in eval mode: which layers it has and how they are wired.
+The result is checked against the original: same photo in, same logits out, to the bit. Then graph and weights
+are written as one artifact.
 
 What does not fit into the vocabulary of load_artifact.py is refused with the name of the node and a way out.
-Functional dropout becomes a Dropout layer, so that the network still trains as before. `if self.training:` is followed
-as in eval mode; parts that only training uses (auxiliary heads) are left out, and the command says so.
+Functional dropout becomes a Dropout layer, so that the network still trains as before. `if self.training:` is
+followed as in eval mode; parts that only training uses (auxiliary heads) are left out, and the command says
+so.
 
 Three parts: tracing, writing an artifact, the command line.
 """
@@ -23,6 +25,7 @@ import inspect
 import io
 import json
 import operator
+import pickletools
 import sys
 import traceback
 import zipfile
@@ -113,7 +116,8 @@ def _layer_arguments(layer_type: str, module: nn.Module) -> dict[str, Any]:
             has_bias = (
                 getattr(module, "in_proj_bias" if layer_type == "MultiheadAttention" else "bias") is not None
             )
-            # Norm layers without affine have no bias either; older versions of torch do not know the argument.
+            # Norm layers without affine have no bias either; older versions of torch do not know the
+            # argument.
             affine = getattr(module, "affine", getattr(module, "elementwise_affine", True))
             if layer_type in ("Conv2d", "Linear", "MultiheadAttention") or (affine and not has_bias):
                 arguments[name] = has_bias
@@ -164,22 +168,22 @@ _RENAMED = {
 }
 _DROPOUTS: dict[Any, str] = {F.dropout: "Dropout", F.dropout2d: "Dropout2d", torch.dropout: "Dropout"}
 # Only asserts on shapes use these; where nothing else does, they go with the assert.
-_ASSERTS = {torch._assert, torch._assert_async}
+_ASSERTS = {torch._assert, torch._assert_async, fx._symbolic_trace._assert_is_none}
 _CHECKS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, operator.and_}
 _SHAPE_ARITHMETIC = {getattr, operator.getitem, operator.mul, operator.add, operator.floordiv, operator.mod}
 
 _WAY_OUT = {
     "batch_norm": "use an nn.BatchNorm2d layer",
     "interpolate": "resize the photos in the preprocessing instead",
-    "get_relative_position_bias": "Swin's and MaxViT's attention is opaque to torch.fx; distil it into another network",
-    "shifted_window_attention": "Swin's attention is one opaque function to torch.fx; distil it into another network",
+    "get_relative_position_bias": "torch.fx cannot look into this attention; use another network",
+    "shifted_window_attention": "torch.fx cannot look into this attention; use another network",
     "scaled_dot_product_attention": "use nn.MultiheadAttention, or write it with matmul and softmax",
     "einsum": "write it with matmul and permute",
 }
 
 
 class _Tracer(fx.Tracer):
-    """torch.fx's tracer; layers of torch.nn and of the vocabulary stay whole, everything else is looked into."""
+    """torch.fx's tracer; layers of torch.nn and of the vocabulary stay whole, all else is looked into."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +193,8 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         if _layer_type(module) is not None:
             return True
-        # The rest of torch.nn (LSTM, Conv3d, ...) is refused by name, which is clearer than what tracing it would say.
+        # The rest of torch.nn (LSTM, Conv3d, ...) is refused by name, which is clearer than what tracing it
+        # would say.
         computes_as_torch = getattr(type(module).forward, "__module__", "").startswith("torch.nn.modules")
         return computes_as_torch and not isinstance(module, nn.Sequential)
 
@@ -204,10 +209,10 @@ class _Tracer(fx.Tracer):
 
 
 def trace(module: nn.Module, example: Tensor) -> dict[str, Any]:
-    """The graph of a module, as JSON (docs/formats.md). `example`: images [N, C, H, W]; only the shape counts.
+    """The graph of a module, as JSON (docs/formats.md). `example`: images [N, C, H, W]; its shape counts.
 
-    The module's forward runs once, symbolically, in eval mode; mode and weights stay as they were. Raises GraphError
-    naming the node or layer that does not fit, and the way out.
+    The module's forward runs once, symbolically, in eval mode; mode and weights stay as they were. Raises
+    GraphError naming the node or layer that does not fit, and the way out.
     """
     if example.ndim != 4:
         raise GraphError(f"example has shape {list(example.shape)}: images [N, C, H, W] are needed")
@@ -223,16 +228,16 @@ def trace(module: nn.Module, example: Tensor) -> dict[str, Any]:
 
 
 def left_out(module: nn.Module, graph: dict[str, Any]) -> list[str]:
-    """Names in the module's state_dict that its graph does not hold: parts that eval mode never uses, and second names."""
+    """Names of the state_dict that the graph does not hold: parts that eval mode never uses, second names."""
     with torch.device("meta"):
         kept = Network(graph).state_dict().keys()
     return [name for name in module.state_dict() if name not in kept]
 
 
 def as_network(module: nn.Module, example: Tensor) -> Network:
-    """The module as a Network of its own with the same weights, device, dtypes and mode. Raises GraphError as `trace` does.
+    """The module as a Network with the same weights (copied), device, dtypes and mode.
 
-    Both are run on `example` in eval mode; when the logits are not equal to the bit, that is a GraphError, too.
+    Raises GraphError as `trace` does, and when the two give other logits for `example` in eval mode.
     """
     graph = trace(module, example)
     with torch.device("meta"):
@@ -256,11 +261,12 @@ def _compare(module: nn.Module, network: Network, example: Tensor) -> None:
     like = next(iter(network.parameters()), example)
     images = example.to(like.device, like.dtype)
     with _eval_mode(module), _eval_mode(network), torch.no_grad():
-        expected, found = module(images), network(images)
+        # Copies: a module that changes its input in place must not change the other's.
+        expected, found = module(images.clone()), network(images.clone())
     if not torch.equal(expected.nan_to_num(), found.nan_to_num()):
         raise GraphError(
-            "the traced network gives other logits than the module: does its forward change a tensor in place "
-            "that is used again, or depend on random numbers or the clock?"
+            "the traced network gives other logits than the module: does its forward change a tensor "
+            "in place that is used again, or depend on random numbers or the clock?"
         )
 
 
@@ -387,7 +393,7 @@ class _GraphWriter:
                 other = seen.setdefault(id(parameter), name)
                 if other != name:
                     raise GraphError(
-                        f"{other!r} and {name!r} are one parameter: a graph cannot share weights between layers"
+                        f"{other!r} and {name!r} are one parameter: layers of a graph cannot share weights"
                     )
 
     def _append(
@@ -418,7 +424,8 @@ class _GraphWriter:
         names = self._module.state_dict(keep_vars=True)
         if target not in names:
             raise GraphError(
-                f"tensor {target!r} is not in the state_dict: register it in __init__ with register_buffer(name, value)"
+                f"tensor {target!r} is not in the state_dict: "
+                "register it in __init__ with register_buffer(name, value)"
             )
         owner = target.rpartition(".")[0]
         if owner in self._called:
@@ -475,6 +482,8 @@ class _GraphWriter:
                 named[key] = value
             elif not _is_default(key, value):
                 raise GraphError(f"function {name!r}: argument {key}={value!r} is not in the vocabulary")
+        if family == "arithmetic":  # Python's operators take no keywords
+            args, named = args + [named[key] for key in ("a", "b") if key in named], {}
         self._append(node, "function", name, args, named)
 
     def _add_dropout(self, node: fx.Node, layer_type: str, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -555,7 +564,8 @@ def _find(module: nn.Module, name: str) -> Any:
 # ---------------------------------------------------------------------------------------- writing an artifact
 
 _ALIGNMENT = 8
-# Trained fp32 weights deflate by about 8 %, at some 25 MB a second: large members are worth it only when a sample says so.
+# Trained fp32 weights deflate by about 8 %, at some 25 MB a second: large members are worth it only when a
+# sample says so.
 _LARGE = 16 << 20
 _WORTHWHILE = 0.85
 
@@ -571,9 +581,10 @@ def pack(
 ) -> bytes:
     """The bytes of an artifact (docs/formats.md); the same content gives the same bytes.
 
-    Tensors in `network.encoded` are written in their stored form, which must decode to the network's present value;
-    all others raw. Raises AssertionError naming the tensor when it does not.
+    Tensors in `network.encoded` are written in their stored form, which must decode to the network's present
+    value; all others raw. Raises AssertionError naming the tensor when it does not.
     """
+    assert class_names is None or len(class_names) == network.num_classes, "one class name an output"
     index, data = _lay_out(network)
     described = {
         "preprocessing": preprocessing,
@@ -614,7 +625,7 @@ def _lay_out(network: Network) -> tuple[dict[str, Any], Tensor]:
             decoded = encoded.decode()
             same = decoded.dtype == tensor.dtype and torch.equal(decoded, tensor)
             assert same, (
-                f"tensor {name!r} was changed after it was encoded: drop it from network.encoded or encode it again"
+                f"tensor {name!r} was changed after it was encoded: encode it again, or drop it from encoded"
             )
             encoding, stored = encoded.encoding, encoded.data
         index[name] = {
@@ -633,7 +644,7 @@ def _lay_out(network: Network) -> tuple[dict[str, Any], Tensor]:
 
 
 def _canonical(value: Any, strings: dict[str, str]) -> Any:
-    """A copy in which equal strings are one object and nothing else is shared: pickle writes identity into its bytes."""
+    """A copy in which equal strings are one object and nothing else is shared: pickle notes identity."""
     if isinstance(value, dict):
         return {_canonical(key, strings): _canonical(item, strings) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -646,7 +657,7 @@ def _canonical(value: Any, strings: dict[str, str]) -> Any:
 
 
 def _deflate(saved: io.BytesIO) -> bytes:
-    """torch.save's zip again, deflated: torch.load reads that as well. Fixed dates and names, so the bytes are fixed."""
+    """torch.save's zip again, deflated, which torch.load reads as well; fixed dates make fixed bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w") as target:
         for member in source.infolist():
@@ -657,6 +668,9 @@ def _deflate(saved: io.BytesIO) -> bytes:
             ):
                 continue  # torch.load does without
             content = source.read(member)
+            if member.filename.endswith("data.pkl"):
+                # Without the numbering of every object that nothing refers to: a third of graph and index.
+                content = pickletools.optimize(content)
             info = zipfile.ZipInfo(member.filename, date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system = 3  # or Windows writes other bytes
             info.compress_type = zipfile.ZIP_DEFLATED if _is_worth_deflating(content) else zipfile.ZIP_STORED
@@ -763,7 +777,7 @@ def _read_class_names(file: Path | None, num_classes: int | None) -> list[str] |
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Trace a PyTorch classifier and write it with its weights as one file that fewbytes takes."
+        description="Trace a PyTorch classifier; write it with its weights as one file that fewbytes takes."
     )
     parser.add_argument("network", help="my_module:build, where build() returns the nn.Module")
     parser.add_argument(
@@ -790,9 +804,8 @@ def _run(arguments: argparse.Namespace) -> None:
     class_names = _read_class_names(arguments.class_names, network.num_classes)
     skipped = left_out(module, network.graph)
     if skipped:
-        print(
-            f"left out, because eval mode does not use them: {', '.join(skipped[:20])}{' ...' * (len(skipped) > 20)}"
-        )
+        more = " ..." if len(skipped) > 20 else ""
+        print(f"left out, because eval mode does not use them: {', '.join(skipped[:20])}{more}")
     packed = pack(network, preprocessing=preprocessing, class_names=class_names)
     arguments.out.write_bytes(packed)
     num_parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""Built-in architectures as networks: the module's logits, the hooks' counts, weights that the seed decides."""
+"""Built-in architectures as networks: the module's logits, the hooks' counts, weights by seed."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from models.graph import as_network, trace
 from models.layers import layer_table
 from models.load_artifact import build
 
-from .test_architectures import SMALL, count_macs, num_parameters
+from .test_architectures import OURS_BUT_THE_DEEP, count_macs, num_parameters
 
 SOME_OF_TORCHVISION = [
     "resnet18",
@@ -19,7 +19,7 @@ SOME_OF_TORCHVISION = [
 ]
 
 
-@pytest.mark.parametrize("name", [*SMALL, *SOME_OF_TORCHVISION])
+@pytest.mark.parametrize("name", [*OURS_BUT_THE_DEEP, *SOME_OF_TORCHVISION])
 def test_the_network_computes_what_the_module_computes(name: str) -> None:
     """Equal logits to the bit in eval mode, under the same keys."""
     side = max(ARCHITECTURES[name].minimum_image_size, 64)
@@ -31,7 +31,7 @@ def test_the_network_computes_what_the_module_computes(name: str) -> None:
         assert torch.equal(network(images), module(images))
 
 
-@pytest.mark.parametrize("name", [*SMALL, *SOME_OF_TORCHVISION])
+@pytest.mark.parametrize("name", [*OURS_BUT_THE_DEEP, *SOME_OF_TORCHVISION])
 def test_the_layer_table_counts_what_the_hooks_count(name: str) -> None:
     """Parameters and multiply-adds of the table equal an independent count."""
     side = ARCHITECTURES[name].image_size
