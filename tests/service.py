@@ -3,126 +3,98 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+GRACE_SECONDS = 5.0
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Service:
+    """A running `fewbytes up` and a client of it. `servers`: DATABASE_URL and BROKER_URL, to use other servers."""
 
-
-class RunningService:
-    """`fewbytes up`, started and stopped. `environment`: DATABASE_URL and BROKER_URL, to use other servers."""
-
-    def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
+    def __init__(self, data_dir: Path, servers: dict[str, str]) -> None:
         self.data_dir = data_dir
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "BROKER_URL")},
-            "OMP_WAIT_POLICY": "PASSIVE",
+        data_dir.mkdir(parents=True)
+        environment = {
+            **{key: value for key, value in os.environ.items() if key not in ("DATABASE_URL", "BROKER_URL")},
             "FEWBYTES_LEASE_SECONDS": "4",
-            "FEWBYTES_CHECKPOINT_SECONDS": "0.5",
-            **environment,
+            "FEWBYTES_CHECKPOINT_SECONDS": "0.2",
+            "FEWBYTES_CANCEL_GRACE_SECONDS": str(GRACE_SECONDS),
+            "FEWBYTES_REDISPATCH_SECONDS": "3",
+            "FEWBYTES_NUM_THREADS": "1",
+            **servers,
         }
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self.log = (data_dir / "service.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "up", "--data-dir", str(data_dir), "--port", str(port)],
-            cwd=ROOT,
-            env=self.environment,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-        )
-        self.client = httpx.Client(base_url=self.url, timeout=90)
-        self.wait_ready()
+        command = [sys.executable, "-m", "app.cli", "up", "--data-dir", str(data_dir), "--port", "0"]
+        self.log = data_dir.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
+        wait_for(lambda: b"ready" in self.log.read_bytes() or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, self.log.read_text()
+        self.http = httpx.Client(base_url=self.card()["url"], timeout=120)
 
-    def wait_ready(self, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"the service ended:\n{self.tail()}"
-            try:
-                if self.client.get("/readyz", timeout=2).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.05)
-        raise AssertionError(f"not ready within {seconds} s:\n{self.tail()}")
+    def card(self) -> dict[str, Any]:
+        card: dict[str, Any] = json.loads((self.data_dir / "service.json").read_text())
+        return card
 
-    def tail(self) -> str:
-        return (self.data_dir / "service.log").read_text(errors="replace")[-4000:]
+    def pid(self, name: str) -> int:
+        return int(self.card()["pids"][name])
 
-    def pids(self) -> dict[str, Any]:
-        return json.loads((self.data_dir / "service.json").read_text())["pids"]
+    def trainer(self) -> int | None:
+        """The process that trains, a child of the worker."""
+        tasks = Path(f"/proc/{self.pid('worker')}/task").glob("*/children")
+        children = [pid for task in tasks for pid in task.read_text().split()]
+        return int(children[0]) if children else None
 
     def broker_url(self) -> str:
         """The broker that the API talks to, embedded or not."""
-        environment = Path(f"/proc/{self.pids()['api']}/environ").read_bytes().split(b"\0")
+        environment = Path(f"/proc/{self.pid('api')}/environ").read_bytes().split(b"\0")
         return next(
             item.split(b"=", 1)[1].decode() for item in environment if item.startswith(b"BROKER_URL=")
         )
 
-    def job(self, job_id: str) -> dict[str, Any]:
-        response = self.client.get(f"/v1/jobs/{job_id}")
-        assert response.status_code == 200, response.text
-        return response.json()
+    def stop(self) -> int:
+        self.http.close()
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
 
-    def wait_job(self, job_id: str, *, until: Any = None, seconds: float = 240) -> dict[str, Any]:
-        """Poll until the job is over, or until `until(job)` holds."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+    def get(self, path: str, **parameters: Any) -> Any:
+        """As any client does, it asks again when the API was killed under its connection."""
+        for _ in range(3):
             try:
-                job = self.job(job_id)
-            except httpx.HTTPError:  # the API may be the thing that was killed
-                time.sleep(0.1)
+                answer = self.http.get(path, params=parameters)
+            except httpx.TransportError:
                 continue
-            if until is not None and until(job):
-                return job
-            if job["state"] in ("succeeded", "failed", "cancelled"):
-                assert until is None, (
-                    f"the job ended before the condition held: {job['state']} {job['error']}"
-                )
-                return job
-            time.sleep(0.1)
-        raise AssertionError(f"job {job_id} took longer than {seconds} s:\n{self.tail()}")
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+        raise AssertionError("the API does not come back")
 
-    def stop(self) -> None:
-        self.client.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                raise
-        self.log.close()
+    def post(self, path: str, body: Any = None) -> Any:
+        answer = self.http.post(path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
 
+    def finished(self, job_id: str, seconds: float = 240) -> dict[str, Any]:
+        wait_for(
+            lambda: self.get(f"/v1/jobs/{job_id}")["state"] in ("succeeded", "failed", "cancelled"), seconds
+        )
+        job: dict[str, Any] = self.get(f"/v1/jobs/{job_id}")
+        return job
 
-def children_of(pid: int) -> list[int]:
-    """All descendants of a process, by /proc."""
-    found, frontier = [], [pid]
-    while frontier:
-        parent = frontier.pop()
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                direct = [int(child) for child in task.read_text().split()]
-            except FileNotFoundError:
-                continue
-            found += direct
-            frontier += direct
-    return found
+    def epochs(self, job_id: str) -> int:
+        """How many epochs of step 1 are behind it."""
+        job = self.get(f"/v1/jobs/{job_id}")
+        return int((job["progress"] or {}).get("done", 0))
 
 
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except FileNotFoundError:
-        return ""
+def wait_for(condition: Callable[[], Any], seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it never happened"
+        time.sleep(0.05)

@@ -202,8 +202,8 @@ class Service:
 
 
 @pytest.fixture(autouse=True)
-def _small_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "architectures.json"
+def _small_catalogue(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path_factory.mktemp("catalogue") / "architectures.json"
     path.write_text(json.dumps(CATALOGUE))
     monkeypatch.setattr(architectures, "PATH", path)
 
