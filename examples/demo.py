@@ -159,10 +159,12 @@ def follow(client: httpx.Client, job: dict) -> dict:
         response = client.get(f"/v1/jobs/{job['id']}", params={"wait": 5}, timeout=30)
         job = check(response).json()
         progress = job["progress"] or {}
-        line = f"{job['state']}: {job['phase'] or 'waiting for a worker'}"
-        if progress.get("total"):
+        line = job["state"]
+        if job["state"] not in terminal:
+            line += f": {job['phase'] or 'waiting for a worker'}"
+        if job["state"] not in terminal and progress.get("total"):
             line += f", {progress['unit']} {progress['done']:.1f} of {progress['total']:.0f}"
-        if progress.get("eta_seconds") is not None:
+        if job["state"] not in terminal and progress.get("eta_seconds") is not None:
             line += f", about {progress['eta_seconds']:.0f} s left"
         if line != shown:
             print(
