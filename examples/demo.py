@@ -23,7 +23,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 # Student epochs are chosen so that the whole demo stays below ten minutes on two cores, whatever the number of photos.
-STUDENT_IMAGES = 16_000
+STUDENT_IMAGES = 11_000
 STAGE_TITLES = {"teacher": "teacher", "distill": "student", "quantize": "student, stored in 8 bits"}
 
 
