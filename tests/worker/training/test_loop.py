@@ -14,6 +14,7 @@ from torch import nn
 
 from app.errors import Problem
 from app.spec.training import Training
+from models.load_artifact import Score
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run, stop_at
 from worker.run import Stopped
 from worker.training import checkpoint
@@ -102,6 +103,26 @@ def test_a_preempted_run_goes_on_to_the_bit(tmp_path, step, select):
     for name in ("best_accuracy", "last_accuracy", "best_k_mean_accuracy_optimistic"):
         assert run.reporter.values(name, "val") == calm.reporter.values(name, "val")
     assert run.reporter.values("train_loss", "train")[-1] == calm.reporter.values("train_loss", "train")[-1]
+
+
+def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path, monkeypatch):
+    """Epoch 1 is never beaten again: the resumed run must hand over its weights, which only the checkpoint has."""
+    monkeypatch.setattr("worker.training.loop.evaluate", _always_worse())
+    undisturbed, _ = train_once(tmp_path / "calm")
+    last, _ = train_once(tmp_path / "last", SPEC.model_copy(update={"select": "last"}))
+    assert not torch.equal(undisturbed[0].weight, last[0].weight)
+    monkeypatch.setattr("worker.training.loop.evaluate", _always_worse())
+    with pytest.raises(Stopped):
+        train_once(tmp_path / "job", stop_requested=stop_at(8, "preempt"))
+    resumed, run = train_once(tmp_path / "job", network=make_network(seed=5))
+    assert_same_weights(undisturbed, resumed)
+    assert run.reporter.values("best_epoch") == [1]
+
+
+def _always_worse():
+    """Scores that fall from call to call, whatever the network."""
+    correct = iter(range(9, 0, -1))
+    return lambda network, images, labels, preprocessing: Score(10, next(correct), 1.0)
 
 
 def test_a_finished_run_that_starts_again_does_nothing_more(tmp_path):
