@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app import architectures, resources
+from app.classes import TeacherClasses, align
 from app.errors import Problem
 from app.spec.job import JobSpec
 from app.spec.networks import Preprocessing, Student, scaled_preprocessing
@@ -13,7 +14,6 @@ from app.spec.resources import ArchitectureQuery
 from app.spec.steps.base import StepSpec
 from app.tables import SUCCEEDED, Dataset, Teacher
 
-_MAX_NAMES = 5
 _TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
 _BITS = {"fp16": 16, "minmax": 8, "cast": 8}
 
@@ -92,7 +92,7 @@ def _ready(session: Session, kind: str, ident: str, pointer: str, errors: list[d
 def _class_errors(teachers: list[Teacher | None], dataset: Dataset) -> list[dict[str, Any]]:
     """Every teacher against the data set.
 
-    Names may come in another order: the worker matches outputs by name.
+    The rule is the worker's own: names may come in another order, and a flat data set has numbers for names.
     """
     errors = []
     wanted: list[str] = (dataset.report or {})["class_names"]
@@ -100,34 +100,12 @@ def _class_errors(teachers: list[Teacher | None], dataset: Dataset) -> list[dict
         if teacher is None:
             continue
         report = teacher.report or {}
-        pointer = f"/teachers/{index}"
-        if report["num_classes"] != len(wanted):
-            detail = f"This teacher has {report['num_classes']} outputs, the data set {len(wanted)} classes."
-            errors.append(
-                _error(pointer, "CLASSES_DIFFER", detail, "Use a teacher that was trained on these classes.")
-            )
-        elif report.get("class_names") and set(report["class_names"]) != set(wanted):
-            detail = "The class names differ: " + _differences(report["class_names"], wanted)
-            errors.append(
-                _error(pointer, "CLASSES_DIFFER", detail, "Register one of the two with the other's names.")
-            )
+        known = TeacherClasses(teacher.id, report["num_classes"], report.get("class_names"))
+        try:
+            align(wanted, [known])
+        except Problem as problem:
+            errors += [{"pointer": f"/teachers/{index}", **error} for error in problem.errors]
     return errors
-
-
-def _differences(teacher_names: list[str], dataset_names: list[str]) -> str:
-    sides = {
-        "only the teacher has": sorted(set(teacher_names) - set(dataset_names)),
-        "only the data set has": sorted(set(dataset_names) - set(teacher_names)),
-    }
-    parts = []
-    for side, names in sides.items():
-        if names:
-            shown = ", ".join(repr(name[:60]) for name in names[:_MAX_NAMES])
-            parts.append(
-                f"{side} {shown}"
-                + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
-            )
-    return "; ".join(parts) + "."
 
 
 def _num_images(dataset: Dataset) -> dict[str, int]:

@@ -44,9 +44,14 @@ def build(claim: Claim) -> dict[str, Any]:
     return common | special
 
 
+def num_cores() -> int:
+    """The cores this process may use; macOS does not tell, so there all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def num_threads(asked: int | None) -> int:
     """The job's number, else this worker's setting, else one a core."""
-    return asked or settings().num_threads or len(os.sched_getaffinity(0))
+    return asked or settings().num_threads or num_cores()
 
 
 def _compress(session: Session, claim: Claim) -> dict[str, Any]:

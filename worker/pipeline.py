@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 import models
+from app.classes import Alignment, TeacherClasses, align
 from app.errors import Problem
 from app.spec.base import Split
 from app.spec.job import JobSpec
 from app.spec.steps.base import StepSpec
 from models import Network
-from worker.classes import Alignment, TeacherClasses, align
 from worker.datasets import ImageData
 from worker.ensemble import score_ensemble
 from worker.measure import device_name, open_data

@@ -286,6 +286,20 @@ def test_teachers_must_know_the_classes_of_the_data(service: Service) -> None:
     )
 
 
+def test_the_numbers_of_a_flat_data_set_are_no_names(sqlite_service: Service) -> None:
+    """`0_12.jpg` says class 0, not a name: a teacher with names fits it by number, as the worker matches it."""
+    sqlite_service.worker.know(names=["0", "1"])
+    dataset = sqlite_service.dataset()
+    sqlite_service.worker.know(names=["bread", "soup"])
+    teacher = sqlite_service.teacher()
+    body = {
+        "teachers": [teacher],
+        "dataset": dataset,
+        "steps": [{"method": "distill", "student": "student_net"}],
+    }
+    assert sqlite_service.client.post("/v1/jobs", json=body).status_code == 202
+
+
 def test_a_data_set_must_allow_a_measurement(sqlite_service: Service) -> None:
     """Without val and test nothing could be said about the student."""
     sqlite_service.worker.know(names=["cat", "dog"], splits=("train",))

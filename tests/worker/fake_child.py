@@ -87,7 +87,7 @@ def problem(line: Line, stops: Stops, order: dict[str, Any]) -> None:
         {
             "type": "error",
             "status": 422,
-            "code": "CLASS_MISMATCH",
+            "code": "CLASSES_DIFFER",
             "detail": "Three is not two.",
             "errors": [],
         }

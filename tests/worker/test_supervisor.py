@@ -152,7 +152,7 @@ def test_an_exit_without_a_result_is_no_success() -> None:
     assert any("without a result" in message for message in logs(job_id))
 
 
-@pytest.mark.parametrize(("do", "code"), [("problem", "CLASS_MISMATCH"), ("out_of_memory", "OUT_OF_MEMORY")])
+@pytest.mark.parametrize(("do", "code"), [("problem", "CLASSES_DIFFER"), ("out_of_memory", "OUT_OF_MEMORY")])
 def test_a_problem_fails_the_job_at_once(do: str, code: str) -> None:
     job_id = submit(do)
     assert run(job_id) == "failed"

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from app.errors import Problem
 
+# Of thousands of names that differ, a few say which data set or teacher was meant.
+_MAX_NAMES = 5
+
 
 @dataclass(frozen=True)
 class TeacherClasses:
@@ -27,7 +30,7 @@ class Alignment:
 
 def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
     """Match by name where the names are the same, by number where one side has none ("0", "1", … of a flat
-    data set are numbers). Raises Problem 422 CLASS_MISMATCH naming what differs.
+    data set are numbers). Raises Problem 422 CLASSES_DIFFER naming what differs.
     """
     by_name = [_matches_by_name(data_names, teacher) for teacher in teachers]
     class_names = _positions(teachers[0], data_names)[1] if by_name[0] else data_names
@@ -40,9 +43,10 @@ def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
 
 def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
     if teacher.num_classes != len(data_names):
-        raise _mismatch(
+        raise _differ(
             teacher,
-            f"it has {teacher.num_classes} outputs, the data {len(data_names)} classes ({_some(data_names)})",
+            f"This teacher has {teacher.num_classes} outputs, the data set {len(data_names)} classes.",
+            "Use a teacher that was trained on these classes.",
         )
     if teacher.class_names is None:
         return False
@@ -51,9 +55,12 @@ def _matches_by_name(data_names: list[str], teacher: TeacherClasses) -> bool:
         return True
     if all(name.isascii() and name.isdecimal() for name in data_names):
         return False
-    raise _mismatch(
+    sides = {"only the teacher has": extra, "only the data set has": missing}
+    parts = [f"{side} {_some(names)}" for side, names in sides.items() if names]
+    raise _differ(
         teacher,
-        f"it does not know {_some(missing)} of the data, and knows {_some(extra)} beside",
+        f"The class names differ: {'; '.join(parts)}.",
+        "Register one of the two with the other's names.",
     )
 
 
@@ -74,14 +81,10 @@ def _plain(name: str) -> str:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+    shown = ", ".join(repr(name[:60]) for name in sorted(names)[:_MAX_NAMES])
+    return shown + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
 
 
-def _mismatch(teacher: TeacherClasses, why: str) -> Problem:
-    return Problem(
-        422,
-        "CLASS_MISMATCH",
-        f"Teacher {teacher.id} does not fit the data set: {why}. "
-        "Rename the class folders, or register the teacher with their names in the order of its outputs.",
-    )
+def _differ(teacher: TeacherClasses, detail: str, hint: str) -> Problem:
+    error = {"code": "CLASSES_DIFFER", "detail": detail, "hint": hint}
+    return Problem(422, "CLASSES_DIFFER", f"Teacher {teacher.id}: {detail} {hint}", errors=[error])

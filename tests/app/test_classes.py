@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.classes import TeacherClasses, align
 from app.errors import Problem
-from worker.classes import TeacherClasses, align
 
 
 def teacher(names: list[str] | None, num_classes: int = 3, ident: str = "tch_a") -> TeacherClasses:
@@ -59,5 +59,5 @@ def test_other_classes_are_refused_by_name(
 ) -> None:
     with pytest.raises(Problem) as refused:
         align(["bag", "coat", "dress"], [teacher(names, num_classes)])
-    assert refused.value.code == "CLASS_MISMATCH"
+    assert refused.value.code == "CLASSES_DIFFER"
     assert all(word in refused.value.detail for word in words)
