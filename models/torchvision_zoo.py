@@ -16,6 +16,8 @@ from .blueprint import Architecture, Option
 
 _ARXIV = "https://arxiv.org/abs/"
 
+# Trained with them, never asked in eval mode: checkpoints have them, the networks here do not.
+AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _AUXILIARY_OFF: dict[str, Any] = {"aux_logits": False, "init_weights": True}
 _BUILD_ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": _AUXILIARY_OFF, "inception_v3": _AUXILIARY_OFF}
 

@@ -21,7 +21,8 @@ import models
 from app.errors import Problem
 
 _RECIPE = "On your machine: torch.save(model.state_dict(), 'teacher.pt'), then upload that file."
-_NAME = re.compile(r"[A-Za-z0-9_.]{1,512}")
+# The hyphen is for RegNet, whose blocks are called block1-0.
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _MAX_TENSORS = 20_000
 _MAX_DIMENSIONS = 8
 _MAX_HEADER_BYTES = 8 << 20
@@ -190,7 +191,7 @@ def _without_prefixes(tensors: dict[Any, torch.Tensor]) -> dict[Any, torch.Tenso
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """Only plain tensors, with names of letters, digits, `_` and `.`, each as large as the bytes that are
+    """Only plain tensors, with names of letters, digits, `_`, `-` and `.`, each as large as the bytes that are
     really there.
     """
     if len(checkpoint.tensors) > _MAX_TENSORS:
@@ -198,7 +199,7 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     for name, tensor in checkpoint.tensors.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _unreadable(
-                f"a tensor has the name {str(name)[:80]!r}; names hold letters, digits, '_' and '.'"
+                f"a tensor has the name {str(name)[:80]!r}; names hold letters, digits, '_', '-' and '.'"
             )
         if (
             type(tensor) not in (torch.Tensor, torch.nn.Parameter)

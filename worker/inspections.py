@@ -22,6 +22,7 @@ from models.architectures import (
     create_skeleton,
     find,
 )
+from models.torchvision_zoo import AUXILIARY_HEADS
 from worker.checkpoints import Checkpoint, read_checkpoint
 from worker.messages import Line, Stops
 
@@ -208,12 +209,23 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
             "trace_network.py takes any shape.",
         )
     name, options = spec.architecture.architecture, spec.architecture.options
+    _leave_out_auxiliary_heads(name, checkpoint)
     num_classes = _num_classes(name, options, height, checkpoint.tensors)
     if num_classes is None:
         num_classes = len(spec.class_names or checkpoint.class_names or []) or 1000
     network = _create(name, options, num_classes=num_classes, image_size=height)
     _check_keys(name, _shapes(network), checkpoint, height)
     return network
+
+
+def _leave_out_auxiliary_heads(name: str, checkpoint: Checkpoint) -> None:
+    auxiliary = [key for key in checkpoint.tensors if str(key).startswith(AUXILIARY_HEADS.get(name, ()))]
+    for key in auxiliary:
+        del checkpoint.tensors[key]
+    if auxiliary:
+        checkpoint.warnings.append(
+            f"{len(auxiliary)} tensors of {name}'s auxiliary heads were left out: they serve its training only."
+        )
 
 
 def _create(name: str, options: dict[str, Any], *, num_classes: int, image_size: int) -> Network:

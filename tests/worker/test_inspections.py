@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 import models
 from app.errors import Problem
@@ -50,6 +51,22 @@ def refusal(content: Any, tmp_path: Path, **spec: Any) -> Problem:
 def state(num_classes: int = 2) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     return create(tiny.TEACHER, num_classes=num_classes, image_size=tiny.SIDE).state_dict()
+
+
+@pytest.mark.parametrize(("name", "size"), [("regnet_y_400mf", 32), ("googlenet", 64)])
+def test_torchvision_checkpoints_are_taken_as_torchvision_saves_them(
+    name: str, size: int, tmp_path: Path
+) -> None:
+    """RegNet has hyphens in its names; GoogLeNet has auxiliary heads, which eval mode never asks."""
+    torch.manual_seed(0)
+    options = {"init_weights": False} if name == "googlenet" else {}
+    original = torchvision.models.get_model(name, weights=None, num_classes=3, **options).eval()
+    preprocessing = {**tiny.PREPROCESSING, "crop": size}
+    report, network = inspect(original.state_dict(), tmp_path, architecture=name, preprocessing=preprocessing)
+    image = torch.rand(1, 3, size, size)
+    with torch.no_grad():
+        assert torch.equal(network(image), original(image))
+    assert ("auxiliary" in " ".join(report["warnings"])) == (name == "googlenet")
 
 
 @pytest.mark.parametrize("num_classes", [2, 7])
