@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Problem
-from app.spec.networks import Architecture
+from app.spec.networks import Architecture, Student
 
 PATH = Path(__file__).with_name("architectures.json")
 
@@ -42,8 +42,9 @@ def suggestion(name: str, known: Any) -> str:
     return "GET /v1/architectures lists them."
 
 
-def errors_in(asked: Architecture, pointer: str) -> list[dict[str, Any]]:
+def errors_in(asked: Architecture | Student, pointer: str) -> list[dict[str, Any]]:
     """What is wrong with an architecture that was asked for, as a problem's errors; empty if nothing."""
+    assert asked.architecture is not None
     entry = catalogue().get(asked.architecture)
     if entry is None:
         return [

@@ -140,13 +140,14 @@ def _student_errors(spec: JobSpec) -> list[dict[str, Any]]:
     errors = []
     for index, step in enumerate(spec.steps):
         student = _student(step)
-        if student is not None:
+        if student is not None and student.architecture is not None:
             pointer = f"/steps/{index}/student"
             errors += architectures.errors_in(student, pointer) or _size_errors(student, pointer)
     return errors
 
 
 def _size_errors(student: Student, pointer: str) -> list[dict[str, Any]]:
+    assert student.architecture is not None
     if student.preprocessing is None:
         if student.image_size is None:
             return []
@@ -172,6 +173,8 @@ def _resolved(spec: JobSpec, teacher: Teacher) -> JobSpec:
 
 
 def _resolved_student(student: Student, teacher: Teacher) -> Student:
+    if student.architecture is None:
+        return student  # a graph has its input size; what it is fed is decided where it is built
     entry = architectures.find(student.architecture)
     defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
     if student.preprocessing is not None:
@@ -221,6 +224,8 @@ def _estimates(session: Session, spec: JobSpec, teacher: Teacher, num_classes: i
 
 def _student_size(session: Session, student: Student, num_classes: int) -> dict[str, Any]:
     """From a layer table that was made before, or from the catalogue when everything is at its defaults."""
+    if student.architecture is None:
+        return {"parameters": None, "macs": None}
     assert student.image_size is not None
     query = ArchitectureQuery(
         architecture=student.architecture,

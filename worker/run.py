@@ -1,7 +1,7 @@
 """What a step is given: device, seed, teachers, data, and a way to report. It holds no database and no storage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -58,6 +58,21 @@ class Teacher:
         return self.network(images_NCHW)[:, self.order]
 
 
+@dataclass
+class Cost:
+    """What training took, added up over a step."""
+
+    epochs: float = 0.0
+    seconds: float = 0.0
+    macs: int = 0
+    """Multiply-adds: forward of the teachers, forward and backward (twice a forward) of the student."""
+
+    def add(self, *, epochs: float, seconds: float, macs: int) -> None:
+        self.epochs += epochs
+        self.seconds += seconds
+        self.macs += macs
+
+
 class Reporter(Protocol):
     """Where a run's messages go: the supervisor's pipe, or a list in a test."""
 
@@ -77,6 +92,40 @@ class Run:
     reporter: Reporter
     checkpoint_seconds: float = 10.0
     stop_requested: Callable[[], Stop | None] = field(default=lambda: None)
+    snapshot_epochs: frozenset[int] = frozenset()
+    """Epochs whose weights a later step goes back to, 0 being before training: `worker.training.loop.train` keeps them in
+    `work_dir`."""
+    rewind_dir: Path | None = None
+    """Where the last training step before this one kept its snapshots (`worker.training.snapshots`)."""
+    cost: Cost = field(default_factory=Cost)
+    """The loop adds to it; a step adds what an earlier attempt had trained."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Tables of this step, ready for JSON: they become `details` of the stage's record. A step that finds its own results
+    of an earlier attempt puts them here again."""
+    attachments: dict[str, str] = field(default_factory=dict)
+    """name -> kind of files that are offered for download beside the network; written to `attachment(name, kind)`."""
+    first_epoch: int = 0
+    """Added to every noted epoch: a step that trains several times counts on."""
+    window: tuple[float, float] = (0.0, 1.0)
+    """The part of the step's progress that this run covers."""
+
+    def nested(self, name: str, *, first_epoch: int = 0, window: tuple[float, float] = (0.0, 1.0)) -> "Run":
+        """The same run for one of several trainings of a step: checkpoints in a folder of their own, epochs counted on
+        from `first_epoch`, progress within `window`; it snapshots nothing."""
+        return replace(
+            self,
+            work_dir=self.work_dir / name,
+            first_epoch=self.first_epoch + first_epoch,
+            window=window,
+            snapshot_epochs=frozenset(),
+        )
+
+    def attachment(self, name: str, kind: str) -> Path:
+        """Where to write a file that is offered for download."""
+        self.attachments[name] = kind
+        folder = self.work_dir / "attachments"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
 
     def note(self, name: str, value: float, unit: str = "1", *, split: str = "", epoch: int = -1) -> None:
         """Record one number of this step."""
@@ -84,7 +133,7 @@ class Run:
             {
                 "type": "metric",
                 "step": self.step,
-                "epoch": epoch,
+                "epoch": epoch if epoch < 0 else epoch + self.first_epoch,
                 "split": split,
                 "name": name,
                 "value": value,
@@ -94,6 +143,12 @@ class Run:
 
     def progress(self, done: float, total: float, unit: str, eta_seconds: float | None = None) -> None:
         """How far this step is; `done` of `total` `unit`s ("epoch")."""
+        low, high = self.window
+        if self.window != (0.0, 1.0) and total:
+            share = done / total
+            done = (low + (high - low) * share) * total
+            if eta_seconds is not None and share < 1:
+                eta_seconds *= (1 - done / total) / ((high - low) * (1 - share))
         self.reporter.send(
             {
                 "type": "progress",

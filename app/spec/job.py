@@ -21,6 +21,11 @@ class JobSpec(Spec):
     dataset: Annotated[str, Field(pattern=r"^dst_[0-9a-z]{1,40}$")]
     steps: Annotated[list[AnyStep], Field(min_length=1, max_length=32)]
     seed: Seed = 0
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """Run all steps this many times, with seed, seed + 1, ...: the result then has mean, std, min and max of every stage.
+    The artifact is that of the seed with the best val accuracy (optimistic there; test stays honest)."""
+    exports: Annotated[list[Literal["course_8bit", "course_16bit"]], Field(max_length=4)] = []
+    """The answer in other formats as well: the course's pickles of `name -> (min, max, uint8 array)` or float16 arrays."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads on the CPU; results repeat to the bit only at the same number."""

@@ -73,6 +73,10 @@ def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Prepr
     return preprocessing.model_copy(update={"resize": resize, "crop": crop})
 
 
+ArchitectureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
+Options = dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], int | float | bool | str]
+
+
 def _architecture_shorthand(value: Any) -> Any:
     return {"architecture": value} if isinstance(value, str) else value
 
@@ -80,18 +84,61 @@ def _architecture_shorthand(value: Any) -> Any:
 class Architecture(Spec):
     """A built-in architecture by name (`GET /v1/architectures`), with its options, e.g. `{"width_mult": 0.5}`."""
 
-    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
-    options: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], int | float | bool | str] = {}
+    architecture: ArchitectureName
+    options: Options = {}
 
 
-class Student(Architecture):
-    """The network a step builds. Its head gets the teacher's classes.
+def _student_shorthand(value: Any) -> Any:
+    if value == "previous":
+        return {"previous": True}
+    if value == "teacher":
+        return {"teacher": 0}
+    return _architecture_shorthand(value)
 
-    `image_size` defaults to the architecture's own. `preprocessing` defaults to the first teacher's, scaled to `image_size`.
+
+class Student(Spec):
+    """The network a step trains: exactly one of `architecture`, `graph`, `teacher` and `previous`.
+
+    * `architecture` (with `options`): a built-in one, with new weights.
+    * `graph`: a graph as docs/formats.md has it (`load_artifact.py model.pt info --json` shows one), with new weights.
+    * `teacher`: the graph of the teacher at this position of the job's `teachers`, with new weights.
+    * `previous`: the network of the step before, with its weights; in the first step the one teacher's own.
+
+    `width` keeps this share of the channels of every layer of a `graph` or `teacher`.
+    `image_size` defaults to the architecture's own; a graph fixes it. `preprocessing` defaults to the first teacher's,
+    scaled to `image_size`. The head of a built-in architecture gets the data's classes.
     """
 
+    architecture: ArchitectureName | None = None
+    options: Options = {}
+    graph: dict[str, Any] | None = None
+    teacher: Annotated[int, Field(ge=0, le=15)] | None = None
+    previous: Literal[True] | None = None
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     preprocessing: Preprocessing | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Student":
+        sources = ("architecture", "graph", "teacher", "previous")
+        given = [name for name in sources if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a student is exactly one of {', '.join(sources)}, not {' and '.join(given) or 'none'}"
+            )
+        if self.options and self.architecture is None:
+            raise ValueError(
+                f"options belong to a built-in architecture, and this student is a {given[0]}: leave them out"
+            )
+        if self.width != 1 and given[0] not in ("graph", "teacher"):
+            raise ValueError(
+                f"width scales a graph or a teacher's graph, not {given[0]}: use the architecture's options or a prune step"
+            )
+        if self.image_size is not None and self.architecture is None:
+            raise ValueError(
+                f"image_size is for built-in architectures; a {given[0]} has its own: leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "Student":
@@ -104,5 +151,6 @@ class Student(Architecture):
         return self
 
 
-# `"student": "report/final"` is short for `"student": {"architecture": "report/final"}`.
-StudentField = Annotated[Student, BeforeValidator(_architecture_shorthand)]
+# `"student": "report/final"` is short for `{"architecture": "report/final"}`, "teacher" for `{"teacher": 0}` and
+# "previous" for `{"previous": true}`.
+StudentField = Annotated[Student, BeforeValidator(_student_shorthand)]

@@ -19,6 +19,13 @@ class Training(Spec):
     schedule: Literal["cosine", "constant", "step", "one_cycle"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
     augmentation: Literal["none", "light", "strong"] = "light"
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Images are blended in pairs with a share drawn from Beta(mixup, mixup) (Zhang et al. 2018,
+    https://arxiv.org/abs/1710.09412), their labels likewise; teacher and student see the same blend. 0: off."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The probability of every Dropout and Dropout2d layer while this step trains; null leaves the network's own."""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The share of the training images that is used: stratified by class, the same ones for the same seed."""
     precision: Literal["fp32", "amp_bf16", "amp_fp16"] = "fp32"
     select: Literal["best", "last"] = "best"
     """Which epoch's weights become the result: the best on val (optimistic there; test stays honest) or the last."""

@@ -46,6 +46,7 @@ def apply(model: Network | None, spec: Distill, run: Run) -> Network:
 
 
 def _build_student(spec: Distill, run: Run) -> Network:
+    assert spec.student.architecture is not None
     image_size = spec.student.image_size
     if spec.student.preprocessing is not None:
         height, width = spec.student.preprocessing.input_size

@@ -17,3 +17,13 @@ class StepSpec(Spec):
     def needs_model(self) -> bool:
         """Whether this step edits the network of the step before (false: it brings its own, as a student)."""
         return True
+
+    @property
+    def rewind_epochs(self) -> list[int]:
+        """Epochs of the last training step before this one whose weights this step goes back to; 0 is before training."""
+        return []
+
+    @property
+    def trains(self) -> bool:
+        """Whether this step trains a network from epoch 0 on, so that a later step can rewind to one of its epochs."""
+        return False
