@@ -27,7 +27,7 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/python examples/demo.py $(if $(DATA),--photos "$(DATA)")
+	@$(BIN)/python -m examples.demo $(if $(DATA),--photos "$(DATA)")
 
 test: $(READY)
 	@echo "==> Running the tests"
