@@ -36,7 +36,7 @@ def apply(model: Network | None, spec: Distill, run: Run) -> Network:
         def batch_loss(logits_NC: torch.Tensor, batch: Batch) -> torch.Tensor:
             return distillation_loss(
                 logits_NC,
-                batch.labels_N,
+                batch,
                 targets(batch) if teachers else None,
                 alpha=spec.alpha,
                 temperature=spec.temperature,
