@@ -15,7 +15,6 @@ from app.spec.steps.base import StepSpec
 from app.tables import SUCCEEDED, Dataset, Teacher
 
 _TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
-_BITS = {"fp16": 16, "minmax": 8, "cast": 8}
 
 
 @dataclass(frozen=True)
@@ -210,14 +209,12 @@ def _estimates(session: Session, spec: JobSpec, teacher: Teacher, num_classes: i
     """
     report = teacher.report or {}
     now: dict[str, Any] = {"parameters": report.get("parameters"), "macs": report.get("macs")}
-    bits = 32
     estimates = []
     for step in spec.steps:
         student = _student(step)
         if student is not None:
-            now, bits = _student_size(session, student, num_classes), 32
-        bits = _BITS.get(getattr(step, "scheme", ""), bits)
-        weights = now["parameters"] * bits // 8 if now["parameters"] is not None else None
+            now = _student_size(session, student, num_classes)
+        weights = int(now["parameters"] * step.bits_per_weight / 8) if now["parameters"] is not None else None
         estimates.append({"method": step.method, **now, "weight_bytes": weights})
     return estimates
 

@@ -27,3 +27,8 @@ class StepSpec(Spec):
     def trains(self) -> bool:
         """Whether this step trains a network from epoch 0 on, so that a later step can rewind to one of its epochs."""
         return False
+
+    @property
+    def bits_per_weight(self) -> float:
+        """What a weight takes in this step's artifact; steps that change weights store them whole."""
+        return 32
