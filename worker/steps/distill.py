@@ -40,5 +40,11 @@ def apply(model: Network | None, spec: Distill, run: Run) -> Network:
             )
 
         return train(
-            student, spec, run, images=images, preprocessing=student.preprocessing, batch_loss=batch_loss
+            student,
+            spec,
+            run,
+            images=images,
+            preprocessing=student.preprocessing,
+            batch_loss=batch_loss,
+            teacher_macs=sum(layer_table(teacher.network)["macs"] for teacher in teachers),
         )
