@@ -13,6 +13,9 @@ ClassNames = Annotated[
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 
 
+Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,200}$")]
+
+
 class TeacherSpec(Spec):
     """A checkpoint and what is needed to run it.
 
@@ -25,6 +28,9 @@ class TeacherSpec(Spec):
     architecture: Annotated[Architecture | None, BeforeValidator(_architecture_shorthand)] = None
     preprocessing: Preprocessing | None = None
     class_names: ClassNames | None = None
+    key_map: Annotated[dict[Prefix, Prefix], Field(max_length=64)] = {}
+    """Tensors that are named otherwise in the file: `{"convolution.": "cnn."}` renames every tensor that begins with
+    `convolution.`. Of several prefixes that fit a name the longest counts; `""` fits all."""
     declared_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     """What the uploader measured (0..1). Jobs compare it with what they measure and warn when the two are far apart."""
 
