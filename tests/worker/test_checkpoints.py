@@ -112,8 +112,8 @@ def test_a_plain_pickle_of_a_module_is_code(protocol: int, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_legacy_files_of_every_protocol_are_read(protocol: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_legacy_files_of_both_usual_protocols_are_read(protocol: int, tmp_path: Path) -> None:
     state = network().state_dict()
     torch.save(state, tmp_path / "a.bin", _use_new_zipfile_serialization=False, pickle_protocol=protocol)
     read = read_checkpoint(tmp_path / "a.bin").tensors
