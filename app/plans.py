@@ -41,6 +41,7 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
     dataset = _ready(session, "dataset", spec.dataset, "/dataset", errors)
     if dataset is not None:
         errors += _class_errors(teachers, dataset) + _split_errors(spec, dataset)
+        errors += _step_class_errors(spec, len((dataset.report or {})["class_names"]))
     errors += _student_errors(spec)
     if errors:
         raise _problem(errors)
@@ -130,6 +131,15 @@ def _split_errors(spec: JobSpec, dataset: Dataset) -> list[dict[str, Any]]:
                 detail = f"This data set has no images in the split {split!r}."
                 errors.append(_error(pointer, "UNKNOWN_SPLIT", detail, f"It has {', '.join(sorted(has))}."))
     return errors
+
+
+def _step_class_errors(spec: JobSpec, num_classes: int) -> list[dict[str, Any]]:
+    """What a step cannot do with so many classes."""
+    return [
+        _error(f"/steps/{index}/{field}", "CLASSES_UNSUITABLE", message, "")
+        for index, step in enumerate(spec.steps)
+        for field, message in step.class_errors(num_classes)
+    ]
 
 
 def _student(step: StepSpec) -> Student | None:

@@ -76,4 +76,4 @@ def _build_student(spec: Distill, run: Run) -> Network:
 def _preprocessing(spec: Distill, run: Run, image_size: int) -> Preprocessing:
     if spec.student.preprocessing is not None:
         return spec.student.preprocessing
-    return scaled_preprocessing(Preprocessing(**run.teachers[0].preprocessing), image_size)
+    return scaled_preprocessing(Preprocessing(**run.teachers_preprocessing()), image_size)
