@@ -5,6 +5,7 @@ for the storage. What is wrong with the upload is a Problem 422.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from models.architectures import (
 from models.torchvision_zoo import AUXILIARY_HEADS
 from worker.checkpoints import Checkpoint, read_checkpoint
 from worker.messages import Line, Stops
+from worker.training.soft_labels import looks_like_soft_labels, read_soft_labels, write_soft_labels
 
 _MAX_SHOWN = 10
 # All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to
@@ -41,10 +43,15 @@ Shapes = dict[str, list[int]]
 
 
 def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
-    """Make the canonical artifact of an uploaded checkpoint, and a report on it. Raises Problem 422."""
+    """Make the canonical artifact of an uploaded checkpoint, or of a table of soft labels, and a report on it.
+
+    Raises Problem 422.
+    """
     torch.set_num_threads(order["num_threads"])
     spec = TeacherSpec.model_validate(order["spec"])
     file = Path(order["file"])
+    if looks_like_soft_labels(file):
+        return _soft_labels(spec, file, Path(order["work_dir"]))
     checkpoint = read_checkpoint(file)
     _check_finite(checkpoint.tensors)
     preprocessing = _preprocessing(spec, checkpoint)
@@ -75,6 +82,36 @@ def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         "preprocessing": preprocessing,
         "size_bytes": file.stat().st_size,
         "warnings": checkpoint.warnings,
+    }
+    return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
+
+
+def _soft_labels(spec: TeacherSpec, file: Path, work_dir: Path) -> dict[str, Any]:
+    """A teacher that is only a table: what it said about each picture."""
+    labels = read_soft_labels(file)
+    if spec.class_names is not None:
+        if len(spec.class_names) != len(labels.class_names):
+            raise Problem(
+                422,
+                "SHAPE_MISMATCH",
+                f"The table has {len(labels.class_names)} classes, but {len(spec.class_names)} class_names were "
+                "given: name each column once, in order.",
+            )
+        labels = replace(labels, class_names=list(spec.class_names))
+    write_soft_labels(work_dir / "teacher.pt", labels)
+    ignored = [name for name in ("architecture", "preprocessing", "key_map") if getattr(spec, name)]
+    report = {
+        "soft_labels": {"rows": len(labels.paths), "kind": labels.kind, "temperature": labels.temperature},
+        "architecture": None,
+        "parameters": 0,
+        "macs": 0,
+        "layers": [],
+        "input_shape": None,
+        "num_classes": len(labels.class_names),
+        "class_names": labels.class_names,
+        "preprocessing": None,
+        "size_bytes": file.stat().st_size,
+        "warnings": [f"`{name}` was ignored: the file is a table of soft labels." for name in ignored],
     }
     return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
 

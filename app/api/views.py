@@ -141,7 +141,6 @@ class MetricView(BaseModel):
     `seed` is null for the job's own numbers; a job with several seeds has those of every seed beside them.
     """
 
-    seed: int | None
     step: int
     epoch: int | None
     split: str | None
@@ -149,6 +148,7 @@ class MetricView(BaseModel):
     value: float
     unit: str
     device: str | None
+    seed: int | None
 
 
 class ArtifactView(BaseModel):

@@ -21,6 +21,9 @@ class TeacherSpec(Spec):
 
     `architecture`: a built-in name; null when the file brings its graph (an artifact of ours, or one made by
     trace_network.py). `preprocessing` and `class_names` may be left out when the file carries them.
+
+    The file may also be a table of soft labels by picture (docs/formats.md), of a teacher that cannot be uploaded itself;
+    it needs none of these.
     """
 
     name: Name | None = None
