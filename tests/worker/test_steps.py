@@ -16,7 +16,10 @@ from worker.run import Run, Teacher
 
 NUM_CLASSES = 3
 # What a method cannot do without, and what keeps a test short. Everything else is the default.
-FIELDS: dict[str, dict[str, Any]] = {"distill": {"student": "report/final", "epochs": 1, "batch_size": 8}}
+FIELDS: dict[str, dict[str, Any]] = {
+    "distill": {"student": "report/final", "epochs": 1, "batch_size": 8},
+    "factorise": {"ratio": 0.5},
+}
 
 
 @pytest.fixture(scope="module")
