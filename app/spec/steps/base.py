@@ -32,3 +32,7 @@ class StepSpec(Spec):
     def bits_per_weight(self) -> float:
         """What a weight takes in this step's artifact; steps that change weights store them whole."""
         return 32
+
+    def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
+        """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each."""
+        return []
