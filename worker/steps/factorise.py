@@ -14,7 +14,7 @@ from models import Network
 from models.factorisation import Factorisable, Ranks, Unfit, factorisable
 from models.surgery import Piece, replace_layers
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers
+from worker.training.chosen import chosen_layers, require_finite
 from worker.training.ranks import BudgetTooSmallError, by_budget, by_energy, by_parameters
 
 _KINDS = ("Conv2d", "Linear")
@@ -27,6 +27,7 @@ def apply(model: Network | None, spec: Factorise, run: Run) -> Network:
     """
     assert model is not None, "the pipeline gives the network of the step before"
     candidates, skipped = _candidates(model, spec)
+    require_finite(model, list(candidates))
     if spec.rank is not None:
         _check_rank(candidates, spec.rank)
     chosen = _budgeted(model, candidates, spec.budget) if spec.budget is not None else {}
