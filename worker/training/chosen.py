@@ -24,7 +24,10 @@ def chosen_layers(network: Network, choice: LayerChoice) -> list[str]:
 
 
 def require_finite(network: Network, names: list[str]) -> None:
-    """Raise Problem WEIGHT_NOT_FINITE, naming the layer, when a weight holds NaN or infinity: it has no best approximation."""
+    """Raise Problem WEIGHT_NOT_FINITE, naming the layer, when a weight holds NaN or infinity.
+
+    Nothing approximates such a weight.
+    """
     for name in names:
         for tensor in network.get_submodule(name).parameters():
             if not bool(tensor.isfinite().all()):
