@@ -27,3 +27,7 @@ class StepSpec(Spec):
     def trains(self) -> bool:
         """Whether this step trains a network from epoch 0 on, so that a later step can rewind to one of its epochs."""
         return False
+
+    def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
+        """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each."""
+        return []
