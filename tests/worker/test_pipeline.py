@@ -27,10 +27,14 @@ from worker.steps import quantize
 QUANTIZE = {"method": "quantize", "scheme": "minmax", "tensors": "all"}
 
 
+def measure_here(measuring: Measuring, order: dict[str, Any], enough: Any) -> dict[str, Any]:
+    return measure({**order, "latency": False})
+
+
 @pytest.fixture
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure in this process: a fresh one takes seconds to load torch."""
-    monkeypatch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
+    monkeypatch.setattr(Measuring, "_run", measure_here)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def three_seeds(
     )
     ear = Ear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
+        patch.setattr(Measuring, "_run", measure_here)
         return order, done(order, ear), ear
 
 
@@ -421,11 +425,11 @@ def test_a_table_and_a_network_make_an_ensemble(
     assert [member["splits"]["val"]["num_images"] for member in stage["teachers"]] == [12, 7]
 
 
+@pytest.mark.usefixtures("_one_process")
 def test_steps_that_edit_the_teacher_answer_in_the_datas_order(
-    checkpoint: bytes, photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: dict[str, Any], tmp_path: Path
 ) -> None:
     """A teacher whose classes are the other way round sets the order of the job; the artifact names them so."""
-    monkeypatch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
     reversed_names = list(tiny.CLASSES[::-1])
     path = tiny.write_teacher(tmp_path / "reversed.pt", class_names=tiny.CLASSES[::-1])
     spec = {"architecture": tiny.TEACHER, "preprocessing": tiny.PREPROCESSING, "class_names": reversed_names}
@@ -439,10 +443,11 @@ def test_steps_that_edit_the_teacher_answer_in_the_datas_order(
     assert models.load(tmp_path / "final.pt").class_names == reversed_names
 
 
+@pytest.mark.usefixtures("_one_process")
 def test_nothing_can_be_exported_that_is_not_finite(
     teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
+    monkeypatch.setattr(Measuring, "_run", measure_here)
 
     def breaks(model: Any, spec: Any, run: Run) -> Any:
         broken = models.load(teacher["path"])
