@@ -8,24 +8,21 @@ of once before the training.
 
 import torch
 
-from app.errors import Problem
-from app.spec.networks import Preprocessing, scaled_preprocessing
 from app.spec.steps.distill import Distill
-from models import Network
-from models.architectures import create_network
+from models import Network, layer_table
 from worker.run import Run
 from worker.training.batches import Batch
 from worker.training.loop import concatenated, train
 from worker.training.losses import distillation_loss
+from worker.training.students import build_student
 from worker.training.teachers import TeacherTargets
 
 
 def apply(model: Network | None, spec: Distill, run: Run) -> Network:
-    """Build the student and train it; `model`, the network of the step before, is not used: the run's
-    teachers are."""
-    student = _build_student(spec, run)
-    preprocessing = _preprocessing(spec, run, student.input_shape[-1]).model_dump()
-    student.preprocessing = preprocessing
+    """Build the student and train it; `model`, the network of the step before, is used where the student is
+    'previous'."""
+    student = build_student(spec.student, model, run)
+    assert student.preprocessing is not None
     images = concatenated(run, spec.transfer_splits, spec)
     # With hard labels only, no teacher is run at all.
     teachers = run.teachers if spec.alpha > 0 else []
@@ -36,44 +33,18 @@ def apply(model: Network | None, spec: Distill, run: Run) -> Network:
         def batch_loss(logits_NC: torch.Tensor, batch: Batch) -> torch.Tensor:
             return distillation_loss(
                 logits_NC,
-                batch.labels_N,
+                batch,
                 targets(batch) if teachers else None,
                 alpha=spec.alpha,
                 temperature=spec.temperature,
             )
 
-        return train(student, spec, run, images=images, preprocessing=preprocessing, batch_loss=batch_loss)
-
-
-def _build_student(spec: Distill, run: Run) -> Network:
-    assert spec.student.architecture is not None
-    image_size = spec.student.image_size
-    if spec.student.preprocessing is not None:
-        height, width = spec.student.preprocessing.input_size
-        if height != width:
-            raise Problem(
-                422,
-                "STUDENT_INPUT_NOT_SQUARE",
-                f"The student's preprocessing gives {height}x{width} pixels: students take squares.",
-            )
-        image_size = height
-    if taken := {"name", "num_classes", "image_size", "seed"} & spec.student.options.keys():
-        raise Problem(
-            422, "STUDENT_IMPOSSIBLE", f"student.options may not hold {sorted(taken)}: the job decides these."
+        return train(
+            student,
+            spec,
+            run,
+            images=images,
+            preprocessing=student.preprocessing,
+            batch_loss=batch_loss,
+            teacher_macs=sum(layer_table(teacher.network)["macs"] for teacher in teachers),
         )
-    try:
-        return create_network(
-            spec.student.architecture,
-            num_classes=len(run.data.class_names),
-            image_size=image_size,
-            seed=run.seed,
-            **spec.student.options,
-        )
-    except ValueError as error:
-        raise Problem(422, "STUDENT_IMPOSSIBLE", f"The student cannot be built: {error}") from error
-
-
-def _preprocessing(spec: Distill, run: Run, image_size: int) -> Preprocessing:
-    if spec.student.preprocessing is not None:
-        return spec.student.preprocessing
-    return scaled_preprocessing(Preprocessing(**run.teachers_preprocessing()), image_size)

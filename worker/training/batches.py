@@ -1,9 +1,13 @@
 """What a network is trained on: several splits as one, in an order and with views that follow from seed and
-step number alone."""
+step number alone.
+
+Mixup: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412.
+"""
 
 import hashlib
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,53 +24,129 @@ Geometry = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Mixup:
+    """Image i of a batch is shown as share * image i + (1 - share) * image partner_N[i]."""
+
+    share: float
+    partner_N: Tensor
+    """int64 on the CPU: rows of the batch."""
+    partner_labels_N: Tensor
+    """int64 on the device; -1 where the partner has no label."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Which images, seen how. Each network takes its own pixels of it: `TrainingImages.pixels(batch,
     preprocessing)`."""
 
     indices_N: Tensor
+    """int64 on the CPU: positions in the splits, one after the other."""
     labels_N: Tensor
     """int64 on the device; -1 where an image has no label."""
     view: View | None
+    mixup: Mixup | None = None
+    whole: "Batch | None" = None
+    """Of a part: the batch it was taken from, and which rows."""
+    rows: slice | None = None
+
+    def part(self, rows: slice) -> "Batch":
+        """Some rows as a batch of their own: the same pixels, and the same share of the whole batch's loss."""
+        assert self.whole is None, "a part is not divided again"
+        mixup = self.mixup
+        if mixup is not None:
+            mixup = replace(
+                mixup,
+                partner_N=mixup.partner_N[rows],
+                partner_labels_N=mixup.partner_labels_N[rows],
+            )
+        view = None if self.view is None else View(*(value[rows] for value in vars(self.view).values()))
+        return Batch(self.indices_N[rows], self.labels_N[rows], view, mixup=mixup, whole=self, rows=rows)
 
 
 class TrainingImages:
-    """The images of some splits, one after the other, in batches."""
+    """The images of some splits, one after the other, in batches.
+
+    `train_fraction`: the share that is used, of each class over all splits and of the unlabelled images of each
+    split, at least one of each; the same images for the same seed, and a smaller share is part of a larger one.
+    `mixup`: the parameter of the Beta distribution that shares are drawn from; 0: no mixup.
+    """
 
     def __init__(
-        self, data: Data, splits: Sequence[Split], *, batch_size: int, seed: int, device: torch.device
+        self,
+        data: Data,
+        splits: Sequence[Split],
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        train_fraction: float = 1.0,
+        mixup: float = 0.0,
     ) -> None:
         self.labels_N = torch.cat([data.labels(split) for split in splits])
+        """Of all images, used or not; `Batch.indices_N` are positions here."""
         self.digests = [data.digest(split) for split in splits]
         self._data = data
         self._splits = splits
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
+        self._mixup = mixup
         self._images: dict[str, list[Tensor]] = {}
+        self._used_M: Tensor | None = None
+        if train_fraction < 1:
+            strata = _strata([data.labels(split) for split in splits])
+            self._used_M = _some_of_each(strata, train_fraction, seed)
+            self.digests.append(hashlib.sha256(repr(self._used_M.tolist()).encode()).hexdigest())
+
+    @property
+    def num_images(self) -> int:
+        """Of one epoch."""
+        return len(self.labels_N) if self._used_M is None else len(self._used_M)
 
     @property
     def steps_per_epoch(self) -> int:
         """A single image left over is passed by, as batch normalisation cannot train on one."""
-        whole, rest = divmod(len(self.labels_N), self._batch_size)
+        whole, rest = divmod(self.num_images, self._batch_size)
         return max(whole + (rest > 1), 1)
+
+    def num_images_in(self, num_steps: int) -> int:
+        """Shown in so many steps from the beginning of an epoch on."""
+        epochs, steps = divmod(num_steps, self.steps_per_epoch)
+        an_epoch = min(self.num_images, self.steps_per_epoch * self._batch_size)
+        return epochs * an_epoch + min(steps * self._batch_size, an_epoch)
 
     def batch(self, step: int, augmentation: Literal["none", "light", "strong"]) -> Batch:
         """The batch of the 0-based step `step`: the same on every call and after every restart."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order_N = _epoch_order(self._seed, epoch, len(self.labels_N))
+        order_N = _epoch_order(self._seed, epoch, self.num_images)
         indices_N = order_N[position * self._batch_size : (position + 1) * self._batch_size]
+        if self._used_M is not None:
+            indices_N = self._used_M[indices_N]
         view = draw_view(augmentation, len(indices_N), _generator(self._seed, "view", step))
+        labels_N = self.labels_N[indices_N].to(self._device)
         return Batch(
             indices_N,
-            self.labels_N[indices_N].to(self._device),
+            labels_N,
             None if view is None else view.to(self._device),
+            mixup=self._draw_mixup(step, labels_N) if self._mixup else None,
         )
+
+    def _draw_mixup(self, step: int, labels_N: Tensor) -> Mixup:
+        # Python's generator: torch's Beta takes none, and would draw from the global one.
+        share = random.Random(_mixed(self._seed, "share", step)).betavariate(self._mixup, self._mixup)
+        partner_N = torch.randperm(len(labels_N), generator=_generator(self._seed, "partner", step))
+        return Mixup(share, partner_N, labels_N[partner_N.to(self._device)])
 
     def pixels(self, batch: Batch, preprocessing: Geometry) -> Tensor:
         """float32 [N, 3, H, W] on the device: the batch as a network with this preprocessing sees it."""
+        if batch.whole is not None and batch.rows is not None:  # a part's partners lie outside of it
+            return self.pixels(batch.whole, preprocessing)[batch.rows]
         images_NCHW = self._gather(batch.indices_N, preprocessing).to(self._device)
-        return network_input(images_NCHW, batch.view, preprocessing)
+        pixels_NCHW = network_input(images_NCHW, batch.view, preprocessing)
+        if batch.mixup is None:
+            return pixels_NCHW
+        partners_NCHW = pixels_NCHW[batch.mixup.partner_N.to(self._device)]
+        return partners_NCHW.lerp_(pixels_NCHW, batch.mixup.share)
 
     def _gather(self, indices_N: Tensor, preprocessing: Geometry) -> Tensor:
         key = repr(sorted(preprocessing.items()))
@@ -115,3 +195,23 @@ def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=_generator(seed, "order", epoch))
+
+
+def _strata(labels: Sequence[Tensor]) -> list[Tensor]:
+    """Positions in the splits, one after the other: of each class over all splits, then of each split's unlabelled."""
+    labels_N = torch.cat(list(labels))
+    strata = [(labels_N == label).nonzero()[:, 0] for label in labels_N.unique().tolist() if label >= 0]
+    start = 0
+    for of_split_N in labels:
+        strata.append(start + (of_split_N < 0).nonzero()[:, 0])
+        start += len(of_split_N)
+    return [positions for positions in strata if len(positions)]
+
+
+def _some_of_each(strata: Sequence[Tensor], fraction: float, seed: int) -> Tensor:
+    """int64 [M], sorted: round(fraction * size) of each stratum, at least one."""
+    chosen = []
+    for number, positions in enumerate(strata):
+        order = torch.randperm(len(positions), generator=_generator(seed, "fraction", number))
+        chosen.append(positions[order[: max(round(fraction * len(positions)), 1)]])
+    return torch.cat(chosen).sort().values

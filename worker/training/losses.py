@@ -9,11 +9,18 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.training.batches import Batch
+
 UNLABELLED = -1
 
 
 def distillation_loss(
-    logits_NC: Tensor, labels_N: Tensor, targets_NC: Tensor | None, *, alpha: float, temperature: float = 1.0
+    logits_NC: Tensor,
+    labels: Tensor | Batch,
+    targets_NC: Tensor | None,
+    *,
+    alpha: float,
+    temperature: float = 1.0,
 ) -> Tensor:
     """(1 - alpha) * CE(student, label) + alpha * T^2 * KL(target || softmax(student / T)), a scalar.
 
@@ -23,19 +30,43 @@ def distillation_loss(
     term. T^2 keeps the soft gradients' size independent of T (section 2.1 there).
     """
     if alpha == 0:
-        return hard_loss(logits_NC, labels_N)
+        return hard_loss(logits_NC, labels)
     assert targets_NC is not None, "alpha > 0 needs the teachers' targets"
     soft = soft_loss(logits_NC, targets_NC, temperature)
     if alpha == 1:
         return soft
-    return (1 - alpha) * hard_loss(logits_NC, labels_N) + alpha * soft
+    return (1 - alpha) * hard_loss(logits_NC, labels) + alpha * soft
 
 
-def hard_loss(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
-    """Cross-entropy, the mean over the labelled images; 0 (not 0/0) where a batch has none."""
+def hard_loss(logits_NC: Tensor, labels: Tensor | Batch) -> Tensor:
+    """Cross-entropy, the mean over the labelled images; 0 (not 0/0) where there are none.
+
+    `labels`: int64 [N], or a batch. A batch with mixup gives share * CE(label) + (1 - share) * CE(partner's label),
+    as Zhang et al. 2018 (https://arxiv.org/abs/1710.09412) have it. A part of a batch gives its sum over the mean
+    number of labelled images in a part of its size, so that the parts, weighted by size, add up to the whole.
+    """
+    if isinstance(labels, Tensor):
+        return _cross_entropy(logits_NC, labels)
+    whole, scale = labels.whole, None
+    if whole is not None:
+        num_labelled = (
+            (whole.labels_N != UNLABELLED).sum().item()
+        )  # of the partners, too: they are a permutation
+        scale = num_labelled * len(labels.labels_N) / len(whole.labels_N)
+    loss = _cross_entropy(logits_NC, labels.labels_N, scale)
+    if labels.mixup is None:
+        return loss
+    share = labels.mixup.share
+    return share * loss + (1 - share) * _cross_entropy(logits_NC, labels.mixup.partner_labels_N, scale)
+
+
+def _cross_entropy(logits_NC: Tensor, labels_N: Tensor, scale: float | None = None) -> Tensor:
+    """Over the labelled images: the mean, or the sum divided by `scale`."""
     if bool((labels_N == UNLABELLED).all()):
         return logits_NC.sum() * 0
-    return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED)
+    if scale is None:
+        return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED)
+    return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED, reduction="sum") / scale
 
 
 def soft_loss(logits_NC: Tensor, targets_NC: Tensor, temperature: float) -> Tensor:

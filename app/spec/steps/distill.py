@@ -51,4 +51,8 @@ class Distill(StepSpec, Training):
 
     @property
     def needs_model(self) -> bool:
-        return False
+        return self.student.previous is not None
+
+    @property
+    def trains(self) -> bool:
+        return True
