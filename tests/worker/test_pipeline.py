@@ -13,6 +13,7 @@ import torch
 import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
+from app.spec.steps.finetune import Finetune
 from models.course_files import read_course_file
 from tests.worker import jobs, tiny
 from tests.worker.jobs import DISTILL, Ear
@@ -22,7 +23,8 @@ from worker.measuring import Measuring
 from worker.messages import Stops
 from worker.pipeline import compress
 from worker.run import Run, Stopped
-from worker.steps import quantize
+from worker.steps import finetune, quantize
+from worker.training.snapshots import load_snapshot
 
 QUANTIZE = {"method": "quantize", "scheme": "minmax", "tensors": "all"}
 
@@ -222,7 +224,7 @@ def test_a_stage_tells_its_cost_details_and_attachments(
         last = done(order, ear)
         record = last["result"]["stages"][1]
         assert record["cost"] == {"epochs": 2.5, "seconds": 1.0, "macs": 10**12}
-        assert record["details"] == {"rows": [{"layer": "a", "error": 0.5}]}
+        assert record["details"]["rows"] == [{"layer": "a", "error": 0.5}]
         assert record["attachments"] == {"table.csv": "table"}
         assert [(a["kind"], a["name"]) for a in last["artifacts"]] == [
             ("table", "step-1-table.csv"),
@@ -287,6 +289,37 @@ def test_each_step_keeps_the_epochs_that_later_steps_go_back_to() -> None:
         [1],
         [],
     ]
+
+
+@pytest.mark.usefixtures("_one_process")
+def test_a_later_step_finds_the_weights_of_an_epoch(
+    teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept by the step that trained, also when that step was done by an earlier attempt."""
+    found: list[dict[str, torch.Tensor]] = []
+
+    def goes_back(model: Any, spec: Any, run: Run) -> Any:
+        assert run.rewind_dir is not None
+        found.extend(load_snapshot(run.rewind_dir, epoch) for epoch in (0, 2))
+        if len(found) == 2:
+            raise KeyboardInterrupt
+        return model
+
+    monkeypatch.setattr(finetune, "apply", goes_back)
+    monkeypatch.setattr(Finetune, "rewind_epochs", property(lambda self: [0, 2]))
+    steps = [
+        {"method": "train", "student": jobs.STUDENT, "epochs": 2, "batch_size": 16, "select": "last"},
+        QUANTIZE,
+        {"method": "finetune", "epochs": 1},
+    ]
+    order = jobs.order(tmp_path / "job", [teacher], photos, steps)
+    with pytest.raises(KeyboardInterrupt):
+        compress(order, Ear(), Stops())
+    done(order)
+    trained = models.load(tmp_path / "job" / "stages" / "1.pt").state_dict()
+    for before, after in (found[:2], found[2:]):
+        assert all(torch.equal(after[name], trained[name]) for name in trained)
+        assert not torch.equal(before["head.fc.weight"], trained["head.fc.weight"])
 
 
 # ---- exports
