@@ -25,11 +25,15 @@ from worker.run import Run
 class Hinted(nn.Module):
     """The student and one regressor a `hint`, trained together; called, it is the student."""
 
-    def __init__(self, student: Network, regressors: nn.ModuleDict, nodes: Sequence[str]) -> None:
+    def __init__(
+        self, student: Network, regressors: nn.ModuleDict, nodes: Sequence[str], *, regressor_macs: int
+    ) -> None:
         super().__init__()
         self.student = student
         self.regressors = regressors
         """By the hint's position."""
+        self.regressor_macs = regressor_macs
+        """Multiply-adds an image."""
         self.features: dict[str, Tensor] = {}
         """node -> its value in the last `watched`; with gradient."""
         self._nodes = frozenset(nodes)
@@ -86,7 +90,9 @@ def _attention(maps_NCHW: Tensor) -> Tensor:
 def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both as [N, C, H, W] with the smaller height and width of the two."""
     student_NCHW, teacher_NCHW = _as_map(student), _as_map(teacher)
-    size = [min(ours, theirs) for ours, theirs in zip(student_NCHW.shape[2:], teacher_NCHW.shape[2:], strict=True)]
+    size = tuple(
+        min(ours, theirs) for ours, theirs in zip(student_NCHW.shape[2:], teacher_NCHW.shape[2:], strict=True)
+    ]
     return F.adaptive_avg_pool2d(student_NCHW, size), F.adaptive_avg_pool2d(teacher_NCHW, size)
 
 
@@ -100,7 +106,7 @@ def with_hints(student: Network, hints: Sequence[Hint], run: Run) -> Hinted:
     Raises Problem 422 before any training: HINT_IMPOSSIBLE for a node that does not exist (naming those like it), a value
     that is no map, attention to a single position; TEACHER_IS_TABLE.
     """
-    regressors = nn.ModuleDict()
+    regressors, macs = nn.ModuleDict(), 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         for position, hint in enumerate(hints):
@@ -109,12 +115,13 @@ def with_hints(student: Network, hints: Sequence[Hint], run: Run) -> Hinted:
             theirs = _map_shape(teacher, hint.teacher, f"hints[{position}].teacher")
             if hint.kind == "hint":
                 regressors[str(position)] = nn.Conv2d(ours[1], theirs[1], 1)
+                macs += ours[1] * theirs[1] * min(ours[2], theirs[2]) * min(ours[3], theirs[3])
             elif min(ours[2:].numel(), theirs[2:].numel()) == 1:
                 raise _impossible(
                     f"hints[{position}] asks for attention to maps of {list(ours[2:])} and {list(theirs[2:])}, and a "
                     "single position has nothing to attend to: choose earlier nodes or kind 'hint'"
                 )
-    return Hinted(student, regressors, [hint.student for hint in hints])
+    return Hinted(student, regressors, [hint.student for hint in hints], regressor_macs=macs)
 
 
 def _teacher_of(hint: Hint, position: int, run: Run) -> Network:
@@ -130,12 +137,16 @@ def _map_shape(network: Network, node: str, field: str) -> torch.Size:
     """[2, C, H, W] of the node's value for two images."""
     names = [each["name"] for each in network.graph["nodes"]]
     if node not in names:
-        near = ", ".join(map(repr, difflib.get_close_matches(node, names, n=5, cutoff=0.3))) or repr(names[-2])
+        near = ", ".join(map(repr, difflib.get_close_matches(node, names, n=5, cutoff=0.3))) or repr(
+            names[-2]
+        )
         raise _impossible(f"{field} {node!r} is no node of that network: near it are {near}")
     value = _value_at(network, node)
     if not isinstance(value, Tensor) or value.dim() not in (2, 4) or len(value) != 2:
         shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise _impossible(f"{field} {node!r} gives {shape} for two images: choose a node that gives [N, C, H, W] or [N, C]")
+        raise _impossible(
+            f"{field} {node!r} gives {shape} for two images: choose a node that gives [N, C, H, W] or [N, C]"
+        )
     return _as_map(value).shape
 
 

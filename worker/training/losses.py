@@ -15,11 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.training.batches import Batch
+
 UNLABELLED = -1
 
 
 def distillation_loss(
-    logits_NC: Tensor, labels_N: Tensor, targets_NC: Tensor | None, *, alpha: float, temperature: float = 1.0
+    logits_NC: Tensor,
+    labels: Tensor | Batch,
+    targets_NC: Tensor | None,
+    *,
+    alpha: float,
+    temperature: float = 1.0,
 ) -> Tensor:
     """(1 - alpha) * CE(student, label) + alpha * T^2 * KL(target || softmax(student / T)), a scalar.
 
@@ -30,7 +37,7 @@ def distillation_loss(
     """
     return blended(
         alpha,
-        hard=lambda: hard_loss(logits_NC, labels_N),
+        hard=lambda: hard_loss(logits_NC, labels),
         soft=lambda: soft_loss(logits_NC, _needed(targets_NC), temperature),
     )
 
@@ -49,11 +56,35 @@ def blended(alpha: float, *, hard: Callable[[], Tensor], soft: Callable[[], Tens
     return (1 - alpha) * hard() + alpha * soft()
 
 
-def hard_loss(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
-    """Cross-entropy, the mean over the labelled images; 0 (not 0/0) where a batch has none."""
+def hard_loss(logits_NC: Tensor, labels: Tensor | Batch) -> Tensor:
+    """Cross-entropy, the mean over the labelled images; 0 (not 0/0) where there are none.
+
+    `labels`: int64 [N], or a batch. A batch with mixup gives share * CE(label) + (1 - share) * CE(partner's label),
+    as Zhang et al. 2018 (https://arxiv.org/abs/1710.09412) have it. A part of a batch gives its sum over the mean
+    number of labelled images in a part of its size, so that the parts, weighted by size, add up to the whole.
+    """
+    if isinstance(labels, Tensor):
+        return _cross_entropy(logits_NC, labels)
+    whole, scale = labels.whole, None
+    if whole is not None:
+        num_labelled = (
+            (whole.labels_N != UNLABELLED).sum().item()
+        )  # of the partners, too: they are a permutation
+        scale = num_labelled * len(labels.labels_N) / len(whole.labels_N)
+    loss = _cross_entropy(logits_NC, labels.labels_N, scale)
+    if labels.mixup is None:
+        return loss
+    share = labels.mixup.share
+    return share * loss + (1 - share) * _cross_entropy(logits_NC, labels.mixup.partner_labels_N, scale)
+
+
+def _cross_entropy(logits_NC: Tensor, labels_N: Tensor, scale: float | None = None) -> Tensor:
+    """Over the labelled images: the mean, or the sum divided by `scale`."""
     if bool((labels_N == UNLABELLED).all()):
         return logits_NC.sum() * 0
-    return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED)
+    if scale is None:
+        return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED)
+    return F.cross_entropy(logits_NC, labels_N, ignore_index=UNLABELLED, reduction="sum") / scale
 
 
 def soft_loss(logits_NC: Tensor, targets_NC: Tensor, temperature: float) -> Tensor:
@@ -129,8 +160,8 @@ def dist_loss(
 
 def _one_minus_correlation(first_KL: Tensor, second_KL: Tensor) -> Tensor:
     """1 - the mean over the rows of Pearson's correlation."""
-    centred = (rows_KL - rows_KL.mean(dim=1, keepdim=True) for rows_KL in (first_KL, second_KL))
-    return 1 - F.cosine_similarity(*centred, dim=1, eps=1e-8).mean()
+    centred_KL, other_KL = (rows_KL - rows_KL.mean(dim=1, keepdim=True) for rows_KL in (first_KL, second_KL))
+    return 1 - F.cosine_similarity(centred_KL, other_KL, dim=1, eps=1e-8).mean()
 
 
 def standardized(logits_NC: Tensor) -> Tensor:

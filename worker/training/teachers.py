@@ -21,7 +21,7 @@ from app.errors import Problem
 from app.spec.steps.distill import SoftLabelCache
 from models import layer_table
 from worker.run import TableTeacher, Teacher
-from worker.training.batches import Batch, TrainingImages
+from worker.training.batches import Batch, TrainingImages, mixed_seed
 from worker.training.features import keep
 from worker.training.label_cache import LabelCache
 from worker.training.losses import log_soft_targets, normalised_shares, soft_targets, standardized
@@ -43,8 +43,10 @@ class Heard:
 
 
 class Member(Protocol):
-    macs: int
-    """Multiply-adds an image."""
+    @property
+    def macs(self) -> int:
+        """Multiply-adds an image."""
+        ...
 
     def logits(self, batch: Batch) -> Tensor:
         """Float32 [N, C] on the device, columns in the data's class order."""
@@ -55,8 +57,9 @@ class TeacherTargets:
     """Soft targets of one or several teachers, each at its own input size. Used as a context: the teachers
     run in their fastest memory format within it, and are as they were after it.
 
-    `seed`: which teacher is drawn for a batch follows from it and the step. `watched`: teacher's position -> nodes whose
-    values are heard. `cache`, in files below `folder`: what is said is kept by image and view.
+    `seed`: which teacher is drawn for a batch follows from it and the step. `speaking`: false where only the values of
+    nodes are of interest, so that no other teacher runs. `watched`: teacher's position -> nodes whose values are heard.
+    `cache`, in files below `folder`: what is said is kept by image and view.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TeacherTargets:
         weights: Sequence[float] | None,
         standardize: bool = False,
         seed: int = 0,
+        speaking: bool = True,
         watched: Mapping[int, frozenset[str]] | None = None,
         cache: SoftLabelCache | None = None,
         folder: Path | None = None,
@@ -80,26 +84,29 @@ class TeacherTargets:
         self._seed = seed
         self._images = images
         self._pixels = _Pixels(images)
-        self._networks = {
-            position: _LiveTeacher(teacher, self._pixels, (watched or {}).get(position, frozenset()))
+        self._cache = cache
+        self._folder = folder
+        self._watched = dict(watched or {})
+        self._networks: dict[int, _LiveTeacher] = {}
+        self._members: dict[int, Member] = {
+            position: self._member(position, teacher)
             for position, teacher in enumerate(teachers)
-            if isinstance(teacher, Teacher)
+            if speaking or position in self._watched
         }
-        self._members = [
-            _TableMember(teacher, images, temperature)
-            if isinstance(teacher, TableTeacher)
-            else self._remembered(position, cache, folder)
-            for position, teacher in enumerate(teachers)
-        ]
-        self._watching = sorted(watched or {})
+        self._speaking = sorted(self._members) if speaking else []
         self._formats = ExitStack()
 
-    def _remembered(self, position: int, cache: SoftLabelCache | None, folder: Path | None) -> Member:
-        live = self._networks[position]
-        if cache is None:
+    def _member(self, position: int, teacher: Teacher | TableTeacher) -> Member:
+        if isinstance(teacher, TableTeacher):
+            return _TableMember(teacher, self._images, self._temperature)
+        live = _LiveTeacher(teacher, self._pixels, self._watched.get(position, frozenset()))
+        self._networks[position] = live
+        if self._cache is None:
             return live
-        assert folder is not None
-        return _CachedTeacher(live, self._images, cache, self._temperature, folder, position, self._seed)
+        assert self._folder is not None
+        return _CachedTeacher(
+            live, self._images, self._cache, self._temperature, self._folder, position, self._seed
+        )
 
     def __enter__(self) -> Self:
         trial = self._images.batch(0, "none")
@@ -112,43 +119,47 @@ class TeacherTargets:
     def __exit__(self, *error: object) -> None:
         self._formats.close()
 
-    @property
-    def macs(self) -> int:
-        """Multiply-adds an image, on average: under `random_per_batch` only one teacher runs (and the watched ones)."""
-        if self._combine != "random_per_batch":
-            return sum(member.macs for member in self._members)
-        shares = normalised_shares(self._weights, len(self._members))
-        return round(
-            sum(
-                member.macs * (1 if position in self._watching else share)
-                for position, (member, share) in enumerate(zip(self._members, shares, strict=True))
-            )
-        )
+    def macs_in(self, epochs: int) -> int:
+        """Multiply-adds an image, on average over so many epochs: a teacher that is not drawn or that is remembered does
+        not run."""
+        shares = [1.0] * len(self._speaking)
+        if self._combine == "random_per_batch" and self._speaking:
+            shares = normalised_shares(self._weights, len(self._speaking))
+        if self._cache is not None:
+            shares = [share * min(self._cache.views / epochs, 1) for share in shares]
+        total = 0.0
+        for position, member in self._members.items():
+            runs_always = position in self._watched
+            total += member.macs * (1 if runs_always else shares[position])
+        return round(total)
 
     @torch.no_grad()
     def listen(self, batch: Batch) -> Heard:
         """Run the teachers that count for this batch, and those whose nodes are watched."""
-        counted = list(range(len(self._members)))
-        weights = self._weights
+        counted, weights = self._speaking, self._weights
         if self._combine == "random_per_batch" and len(counted) > 1:
             counted, weights = [self.drawn(batch.step)], None
-        said = {position: self._members[position].logits(batch) for position in sorted({*counted, *self._watching})}
-        self._pixels.forget()
+        said = self._ask(sorted({*counted, *self._watched}), batch)
         members_NC = [said[position] for position in counted]
         if self._standardize:
             members_NC = [standardized(logits_NC) for logits_NC in members_NC]
         features = {
             (position, node): value
-            for position in self._watching
+            for position in self._watched
             for node, value in self._networks[position].features.items()
         }
         return Heard(members_NC, weights, features)
 
+    def _ask(self, positions: Sequence[int], batch: Batch) -> dict[int, Tensor]:
+        try:
+            return {position: self._members[position].logits(batch) for position in positions}
+        finally:
+            self._pixels.forget()
+
     def drawn(self, step: int) -> int:
         """The position of the teacher of this step, drawn with the weights as probabilities."""
         shares = normalised_shares(self._weights, len(self._members))
-        text = f"{self._seed} teacher {step}".encode()
-        generator = random.Random(int.from_bytes(hashlib.sha256(text).digest()[:8], "little"))
+        generator = random.Random(mixed_seed(self._seed, "teacher", step))
         return generator.choices(range(len(shares)), shares)[0]
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -157,9 +168,7 @@ class TeacherTargets:
 
     def probabilities(self, heard: Heard) -> Tensor:
         """The target [N, C] at the temperature."""
-        return soft_targets(
-            heard.members_NC, self._temperature, combine=self._mean, weights=heard.weights
-        )
+        return soft_targets(heard.members_NC, self._temperature, combine=self._mean, weights=heard.weights)
 
     def log_probabilities(self, heard: Heard) -> Tensor:
         """The same in logs, exact where a probability underflows."""
@@ -178,12 +187,14 @@ class TeacherTargets:
         several are the temperature times the target's log-probabilities."""
         parts = []
         for batch in self._images.plain():
-            members_NC = [member.logits(batch) for member in self._members]
-            self._pixels.forget()
+            members_NC = list(self._ask(self._speaking, batch).values())
             if len(members_NC) == 1:
                 parts.append(members_NC[0].cpu())
-            else:
-                parts.append(self._temperature * self.log_probabilities(Heard(members_NC, self._weights)).cpu())
+                continue
+            if self._standardize:
+                members_NC = [standardized(logits_NC) for logits_NC in members_NC]
+            log_targets_NC = self.log_probabilities(Heard(members_NC, self._weights))
+            parts.append(self._temperature * log_targets_NC.cpu())
         return torch.cat(parts)
 
 
@@ -251,7 +262,8 @@ class _TableMember:
         assert whole.mixup is not None
         p_NC = F.softmax(self._values_RC[self._rows_M[whole.indices_N]] / self._temperature, dim=1)
         blended_NC = p_NC[whole.mixup.partner_N].lerp(p_NC, whole.mixup.share)
-        return logits_of(blended_NC, self._temperature)[batch.rows].to(self._device)
+        logits_NC = logits_of(blended_NC, self._temperature).to(self._device)
+        return logits_NC if batch.rows is None else logits_NC[batch.rows]
 
 
 class _CachedTeacher:
@@ -275,7 +287,14 @@ class _CachedTeacher:
         self._normalise = cache.normalise
         self._temperature = temperature
         self._device = images.device
-        identity = [live.teacher.id, images.digests, seed, cache.model_dump(), temperature, live.teacher.preprocessing]
+        identity = [
+            live.teacher.id,
+            images.digests,
+            seed,
+            cache.model_dump(),
+            temperature,
+            live.teacher.preprocessing,
+        ]
         name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         self._cache = LabelCache(
             folder / f"{position}-{name}.labels",

@@ -179,34 +179,27 @@ class Distill(StepSpec, Training):
     def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
         if num_classes > 2 or self.alpha == 0:
             return []
-        errors = []
-        if self.loss == "dkd":
-            errors.append(
-                (
-                    "loss",
-                    "Loss 'dkd' compares the classes other than the target, "
-                    f"and with {num_classes} classes there is only one: set loss to 'kd'.",
-                )
-            )
-        if self.standardize_logits:
-            errors.append(
-                (
-                    "standardize_logits",
-                    "Two standardised logits are always 0.71 and -0.71, whatever the teacher says: set standardize_logits to false.",
-                )
-            )
-        if self.loss == "dist" and self.dist_inter_weight:
-            errors.append(
-                (
-                    "dist_inter_weight",
-                    "The correlation over two classes is always 1 or -1, whatever the teacher says: set dist_inter_weight to 0.",
-                )
-            )
-        if self.soft_labels is not None and self.soft_labels.normalise == "zscore":
-            errors.append(
-                (
-                    "soft_labels/normalise",
-                    "Two standardised logits are always 0.71 and -0.71, whatever the teacher says: set normalise to 'none'.",
-                )
-            )
-        return errors
+        always = "are always 0.71 and -0.71, whatever the teacher says"
+        rules = [
+            (
+                self.loss == "dkd",
+                "loss",
+                "dkd compares the classes other than the target, and of 2 classes there is only one: set loss to 'kd'.",
+            ),
+            (
+                self.loss == "dist" and self.dist_inter_weight > 0,
+                "dist_inter_weight",
+                "The correlation over 2 classes is always 1 or -1, whatever the teacher says: set it to 0.",
+            ),
+            (
+                self.standardize_logits,
+                "standardize_logits",
+                f"2 standardised logits {always}: set it to false.",
+            ),
+            (
+                self.soft_labels is not None and self.soft_labels.normalise == "zscore",
+                "soft_labels/normalise",
+                f"2 standardised logits {always}: set it to 'none'.",
+            ),
+        ]
+        return [(field, message) for is_wrong, field, message in rules if is_wrong]
