@@ -127,7 +127,8 @@ def _split_errors(spec: JobSpec, dataset: Dataset) -> list[dict[str, Any]]:
     for index, step in enumerate(spec.steps):
         for position, split in enumerate(step.trained_splits):
             if split not in has:
-                pointer = f"/steps/{index}/transfer_splits/{position}"
+                field = "splits" if hasattr(step, "splits") else "transfer_splits"
+                pointer = f"/steps/{index}/{field}/{position}"
                 detail = f"This data set has no images in the split {split!r}."
                 errors.append(_error(pointer, "UNKNOWN_SPLIT", detail, f"It has {', '.join(sorted(has))}."))
     return errors

@@ -90,10 +90,13 @@ def _attention(maps_NCHW: Tensor) -> Tensor:
 def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both as [N, C, H, W] with the smaller height and width of the two."""
     student_NCHW, teacher_NCHW = _as_map(student), _as_map(teacher)
-    size = tuple(
+    height, width = (
         min(ours, theirs) for ours, theirs in zip(student_NCHW.shape[2:], teacher_NCHW.shape[2:], strict=True)
-    ]
-    return F.adaptive_avg_pool2d(student_NCHW, size), F.adaptive_avg_pool2d(teacher_NCHW, size)
+    )
+    return (
+        F.adaptive_avg_pool2d(student_NCHW, (height, width)),
+        F.adaptive_avg_pool2d(teacher_NCHW, (height, width)),
+    )
 
 
 def _as_map(value: Tensor) -> Tensor:

@@ -29,6 +29,6 @@ class StepSpec(Spec):
         return False
 
     def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
-        """What is wrong with this step for data of so many classes: (field or its JSON pointer below the step, message naming
-        rule and way out) each."""
+        """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each; a field
+        may be a pointer below the step, as a/b."""
         return []

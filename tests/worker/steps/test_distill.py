@@ -10,6 +10,7 @@ from models import as_network
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run, stop_at
 from worker.run import Stopped, Teacher
 from worker.steps import distill
+from worker.training import students
 
 
 class Oracle(nn.Module):
@@ -138,7 +139,7 @@ def test_the_teacher_sees_the_students_view_at_its_own_size(tmp_path):
     logits = teacher.logits
     teacher.logits = lambda images: (seen.append(images.clone()), logits(images))[1]
     student_inputs = []
-    create = distill.create_network
+    create = students.create_network
 
     def create_spied(*arguments, **options):
         network = create(*arguments, **options)
@@ -146,7 +147,7 @@ def test_the_teacher_sees_the_students_view_at_its_own_size(tmp_path):
         return network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distill, "create_network", create_spied)
+        patch.setattr(students, "create_network", create_spied)
         with pytest.raises(Stopped):
             distill.apply(
                 None,
