@@ -41,13 +41,6 @@ class JobSpec(Spec):
                 raise ValueError(
                     f"steps[{index}].weights has {len(weights)} values for {len(self.teachers)} teachers: give one each"
                 )
-            hints: Any = getattr(step, "hints", [])
-            for position, hint in enumerate(hints):
-                if hint.teacher_index >= len(self.teachers):
-                    raise ValueError(
-                        f"steps[{index}].hints[{position}].teacher_index is {hint.teacher_index} and there are "
-                        f"{len(self.teachers)} teachers: count from 0"
-                    )
             if index == 0 and step.needs_model and len(self.teachers) > 1:
                 raise ValueError(
                     f"steps[0] ({step.method}) edits one network, but there are {len(self.teachers)} teachers: "

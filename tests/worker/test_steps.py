@@ -18,6 +18,7 @@ NUM_CLASSES = 3
 # What a method cannot do without, and what keeps a test short. Everything else is the default.
 FIELDS: dict[str, dict[str, Any]] = {
     "distill": {"student": "report/final", "epochs": 1, "batch_size": 8},
+    "factorise": {"ratio": 0.5},
     "finetune": {"epochs": 1, "batch_size": 8},
     "train": {"student": "report/final", "epochs": 1, "batch_size": 8},
 }

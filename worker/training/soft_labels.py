@@ -13,6 +13,9 @@ Shapes: N pictures in the file, C classes in the file's order.
 import csv
 import io
 import math
+import re
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ Kind = Literal["logits", "probabilities"]
 
 # Half precision keeps about three decimals a value, and a row has many.
 _SUM_TOLERANCE = 1e-2
+# A million paths in a pickle.
+_MAX_PICKLE_BYTES = 256 << 20
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")
 
 
@@ -60,6 +65,20 @@ def read_soft_labels(path: Path) -> SoftLabels:
     with path.open("rb") as file:
         is_torch = file.read(4).startswith(_TORCH_MAGIC)
     return _checked(_read_torch(path) if is_torch else _read_csv(path))
+
+
+def looks_like_soft_labels(path: Path) -> bool:
+    """Whether the file says that it is one, so that a checkpoint is not taken for a table nor the reverse."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head.startswith(_TORCH_MAGIC[0]):
+        return re.match(rb'(\xef\xbb\xbf)?\s*"?path"?\s*,', head, re.IGNORECASE) is not None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return any(FORMAT.encode() in archive.open(name).read(_MAX_PICKLE_BYTES) for name in names[:1])
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, EOFError, zlib.error):
+        return False  # damaged: the reader of checkpoints says how
 
 
 def write_soft_labels(path: Path, labels: SoftLabels) -> None:

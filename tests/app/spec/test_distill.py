@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from app.spec.job import JobSpec
 from app.spec.steps.distill import Distill
 
 HINT = {"student": "conv1", "teacher": "conv1"}
@@ -77,10 +76,3 @@ def test_two_classes_are_too_few_for_some(changes, field):
     assert "set" in message
     assert spec.class_errors(3) == []
     assert make_spec(loss="dist", dist_inter_weight=0).class_errors(2) == []
-
-
-def test_a_hint_names_one_of_the_jobs_teachers():
-    step = {"method": "distill", "student": "report/final", "hints": [{**HINT, "teacher_index": 1}]}
-    with pytest.raises(ValidationError) as error:
-        JobSpec.model_validate({"teachers": ["tch_1"], "dataset": "dst_1", "steps": [step]})
-    assert "teacher_index is 1 and there are 1 teachers" in str(error.value)

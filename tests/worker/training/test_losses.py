@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchdistill.losses.mid_level import DISTLoss, KDLoss, LogitStdKDLoss
 
+from worker.training.batches import Batch, Mixup
 from worker.training.losses import (
     decoupled_loss,
     dist_loss,
@@ -271,3 +272,50 @@ def test_log_targets_are_the_logarithm_of_the_targets(combine, weights):
         log_soft_targets(members, 2.0, combine=combine, weights=weights).exp(),
         soft_targets(members, 2.0, combine=combine, weights=weights),
     )
+
+
+def _mixed_batch(labels: torch.Tensor, share: float = 0.7) -> Batch:
+    partner = torch.tensor([3, 0, 6, 1, 2, 5, 4])
+    return Batch(torch.arange(7), labels, None, mixup=Mixup(share, partner, labels[partner]))
+
+
+def test_mixup_blends_the_losses_of_both_labels():
+    """A naive loop: share of the image's own label, the rest of its partner's."""
+    batch = _mixed_batch(LABELS)
+    log_probabilities = STUDENT.double().log_softmax(1)
+    expected = 0.0
+    for row, partner in enumerate(batch.mixup.partner_N.tolist()):
+        own, other = LABELS[row], LABELS[partner]
+        expected -= (0.7 * log_probabilities[row, own] + 0.3 * log_probabilities[row, other]).item() / 7
+    assert hard_loss(STUDENT, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mixup_leaves_out_labels_that_are_not_there():
+    """Images 1, 3 and 5 have none: their own term goes, and so does the partner's term wherever one of them is it."""
+    labels = torch.tensor([0, -1, 2, -1, 4, -1, 1])
+    batch = _mixed_batch(labels)
+    log_probabilities = STUDENT.double().log_softmax(1)
+    expected = 0.0
+    for row, partner in enumerate(batch.mixup.partner_N.tolist()):
+        for share, label in ((0.7, labels[row]), (0.3, labels[partner])):
+            if label >= 0:
+                expected -= share * log_probabilities[row, label].item() / 4
+    assert hard_loss(STUDENT, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_whole_share_is_the_plain_loss():
+    torch.testing.assert_close(hard_loss(STUDENT, _mixed_batch(LABELS, 1.0)), hard_loss(STUDENT, LABELS))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_parts_of_a_batch_weighted_by_size_add_up_to_it(alpha):
+    """Although one part has three labels of four images and the other one of three."""
+    batch = _mixed_batch(torch.tensor([0, 1, 2, -1, 4, -1, -1]))
+    targets = soft_targets([TEACHER], 2.0)
+    whole = distillation_loss(STUDENT, batch, targets, alpha=alpha, temperature=2.0)
+    parts = sum(
+        distillation_loss(STUDENT[rows], batch.part(rows), targets[rows], alpha=alpha, temperature=2.0)
+        * (len(STUDENT[rows]) / 7)
+        for rows in (slice(0, 4), slice(4, 7))
+    )
+    torch.testing.assert_close(parts, whole)
