@@ -16,10 +16,7 @@ from app.step_rules import error as _error
 from app.tables import SUCCEEDED, Dataset, Teacher
 
 _TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
-# Steps that change weights or how they are stored, and leave the network's layers as they are.
-_KEEP_THEIR_NETWORK = ("finetune", "qat", "quantize", "sparsify")
 _UNKNOWN_SIZE: dict[str, Any] = {"parameters": None, "macs": None}
-_BITS = {"fp16": 16, "minmax": 8, "cast": 8}
 
 
 @dataclass(frozen=True)
@@ -211,18 +208,16 @@ def _estimates(
     An artifact adds its graph and index.
     """
     now = _teacher_size(teachers[0])
-    bits = 32
     estimates = []
     for step in spec.steps:
         student = _student(step)
         if student is not None and student.teacher is not None and student.width == 1:
-            now, bits = _teacher_size(teachers[student.teacher]), 32
+            now = _teacher_size(teachers[student.teacher])
         elif student is not None and not student.previous:
-            now, bits = _student_size(session, student, num_classes), 32
-        elif student is None and step.method not in _KEEP_THEIR_NETWORK:
+            now = _student_size(session, student, num_classes)
+        elif student is None and not step.keeps_layers:
             now = _UNKNOWN_SIZE
-        bits = _BITS.get(getattr(step, "scheme", ""), bits)
-        weights = now["parameters"] * bits // 8 if now["parameters"] is not None else None
+        weights = int(now["parameters"] * step.bits_per_weight / 8) if now["parameters"] is not None else None
         estimates.append({"method": step.method, **now, "weight_bytes": weights})
     return estimates
 
