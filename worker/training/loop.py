@@ -396,8 +396,10 @@ class _Pace:
         )
 
 
-def concatenated(run: Run, splits: Sequence[Split], spec: Training) -> TrainingImages:
-    """The run's images of several splits as one training set."""
+def concatenated(
+    run: Run, splits: Sequence[Split], spec: Training, *, views: int | None = None
+) -> TrainingImages:
+    """The run's images of several splits as one training set; each with this many views, or ever new ones."""
     return TrainingImages(
         run.data,
         splits,
@@ -406,4 +408,5 @@ def concatenated(run: Run, splits: Sequence[Split], spec: Training) -> TrainingI
         device=run.device,
         train_fraction=spec.train_fraction,
         mixup=spec.mixup,
+        views=views,
     )
