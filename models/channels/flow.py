@@ -33,10 +33,9 @@ class Slot(NamedTuple):
 
 
 class Permutation(NamedTuple):
-    """Steps `first` to `last` (positions) together are `source.index_select(dim, index)`."""
+    """The steps at these positions together are `source.index_select(dim, index)`."""
 
-    first: int
-    last: int
+    positions: list[int]
     source: str
     dim: int
     index: Tensor
@@ -117,7 +116,7 @@ class Flow:
     def __init__(self, network: Network) -> None:
         with torch.device("meta"):
             self._blueprint = Network(network.graph)
-        self._blueprint.eval()
+        self.graph = network.graph
         self.steps = self._blueprint._steps
         self.dry = dry_values(self._blueprint)
         self.labels = Labels()
@@ -135,9 +134,9 @@ class Flow:
         self._tensors: dict[str, Value] = {}
         self._state = set(self._blueprint.state_dict())
         self._uses = Counter(name for step in self.steps for name in names([step.args, step.kwargs]))
-        self._passed = 0
+        self._done: set[int] = set()
         for position, step in enumerate(self.steps):
-            if position >= self._passed:
+            if position not in self._done:
                 self._run(position, step)
         self._place_tensors()
 
@@ -312,7 +311,7 @@ class Flow:
         labels_C = self._channels(step, value, 1)
         index = torch.arange(len(labels_C)).view(layer.groups, -1).t().flatten()
         source = names([step.args, step.kwargs])[0]
-        self.permutations.append(Permutation(position, position, source, 1, index))
+        self.permutations.append(Permutation([position], source, 1, index))
         return self._spread(step, labels_C[index], 1, value.why)
 
     # ------------------------------------------------------------------------------------------- functions
@@ -458,9 +457,9 @@ class Flow:
         permutation = self._permutation(position, step, value)
         if permutation is not None:
             self.permutations.append(permutation)
-            self._passed = permutation.last + 1
+            self._done.update(permutation.positions)
             shuffled = value.labels.index_select(permutation.dim, permutation.index)
-            self.values[self.steps[permutation.last].name] = Value(shuffled, value.why)
+            self.values[self.steps[permutation.positions[-1]].name] = Value(shuffled, value.why)
             return
         why = f"node {step.name!r} ({step.target}) splits channels, and {value.why}"
         self.values[step.name] = Value(self.labels.couple(labels, axes[-1], why), value.why)
@@ -473,7 +472,8 @@ class Flow:
         source = names([step.args, step.kwargs])[0]
         elements = torch.arange(value.labels.numel(), dtype=torch.int32).view(value.labels.shape)
         moved, at = elements, step
-        for last in self._run_of_rearrangements(position):
+        run = self._run_of_rearrangements(position)
+        for length, last in enumerate(run, start=1):
             at = self.steps[last]
             moved = rearrange(at, self.layer_type(at), self.dry[at.name], moved, self.dry)
             if moved.shape != elements.shape:
@@ -481,7 +481,7 @@ class Flow:
             stride = elements.stride(axis)
             index = column(moved, axis) // stride
             if torch.equal(elements.index_select(axis, index % elements.shape[axis]), moved):
-                return Permutation(position, last, source, axis, index.long())
+                return Permutation(run[:length], source, axis, index.long())
         return None
 
     def _run_of_rearrangements(self, position: int) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..load_artifact import Network
-from .flow import Flow, Permutation, Role
+from .flow import Flow, Role
 from .labels import NONE, Value
 
 
@@ -180,5 +180,3 @@ def removed_labels(channels: Channels, removed: dict[str, list[int]]) -> Tensor:
         gone[[channels.units[name][index] for index in indices]] = True
     return gone
 
-
-__all__ = ["Channels", "Group", "Member", "Permutation", "analyse", "removed_labels"]

@@ -1,16 +1,17 @@
 """A network without some of its channels: the tensors cut, and every constant of the graph made to fit."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..load_artifact import FUNCTIONS, Network, Step, build
-from .flow import NUM_IMAGES, Permutation, bind, index_by_dim, names, rearrange, resolve
+from ..load_artifact import FUNCTIONS, Network, Step, _fill, build
+from .flow import Permutation, bind, index_by_dim, names, resolve
 from .groups import Channels, analyse, removed_labels
-from .labels import NONE, Value, column
+from .labels import Value, column
 
 Node = dict[str, Any]
 
@@ -23,10 +24,11 @@ def narrow(network: Network, channels: Channels, removed: Mapping[str, Sequence[
     that does not exist, and when a group would be left without any unit.
     """
     assert channels.flow.graph == network.graph, "these channels are another network's"
-    graph = _Writer(network, channels, removed_labels(channels, _checked(channels, removed))).graph()
+    gone = removed_labels(channels, _checked(channels, removed))
+    graph = _Writer(channels, gone).graph()
     with torch.device("meta"):
         narrowed = build(graph)
-    narrowed.load_state_dict(_cut(network, channels, removed), strict=True, assign=True)
+    narrowed.load_state_dict(_cut(network, channels, gone), strict=True, assign=True)
     originals = dict(network.named_parameters())
     for name, parameter in narrowed.named_parameters():
         parameter.requires_grad_(originals[name].requires_grad)
@@ -63,10 +65,7 @@ def _checked(channels: Channels, removed: Mapping[str, Sequence[int]]) -> dict[s
     return checked
 
 
-def _cut(
-    network: Network, channels: Channels, removed: Mapping[str, Sequence[int]]
-) -> dict[str, Tensor]:
-    gone = removed_labels(channels, _checked(channels, removed))
+def _cut(network: Network, channels: Channels, gone: Tensor) -> dict[str, Tensor]:
     state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     for slot in channels.flow.slots:
         stays = ~gone[channels.flow.labels.roots(slot.labels)]
@@ -79,24 +78,21 @@ def _cut(
 class _Writer:
     """Writes the narrowed graph node by node, knowing the sizes every value will have."""
 
-    def __init__(self, network: Network, channels: Channels, gone: Tensor) -> None:
+    def __init__(self, channels: Channels, gone: Tensor) -> None:
         self._flow, self._gone = channels.flow, gone
-        self._old = network.graph
+        self._old = channels.flow.graph
         self._values: dict[str, Any] = {}
         """What each node will give: numbers, shapes, and tensors on the meta device."""
         self._nodes: list[Node] = []
         self._replaced_layers: set[str] = set()
+        self._inside = {place for p in channels.flow.permutations for place in p.positions[:-1]}
 
     def graph(self) -> dict[str, Any]:
-        permutations = {permutation.first: permutation for permutation in self._flow.permutations}
-        position = 0
-        while position < len(self._flow.steps):
+        permutations = {permutation.positions[-1]: permutation for permutation in self._flow.permutations}
+        for position in range(len(self._flow.steps)):
+            self._write(position)
             if position in permutations:
-                self._write_permutation(permutations[position])
-                position = permutations[position].last + 1
-            else:
-                self._write(position)
-                position += 1
+                self._fit_permutation(permutations[position])
         return {
             "input_shape": list(self._old["input_shape"]),
             "layers": self._layers(),
@@ -153,9 +149,9 @@ class _Writer:
     def _write(self, position: int) -> None:
         step, node = self._flow.steps[position], copy.deepcopy(self._old["nodes"][position])
         known = self._flow.values.get(step.name)
-        if known is None and step.op == "function":  # a number, or a shape
-            arguments = [_filled(argument, self._values) for argument in step.args]
-            named = {name: _filled(argument, self._values) for name, argument in step.kwargs.items()}
+        if known is None and step.op == "function" and position not in self._inside:  # a number, or a shape
+            arguments = [_fill(argument, self._values) for argument in step.args]
+            named = {name: _fill(argument, self._values) for name, argument in step.kwargs.items()}
             self._values[step.name] = FUNCTIONS[step.target].call(*arguments, **named)
         else:
             self._values[step.name] = self._expected(known)
@@ -206,8 +202,8 @@ class _Writer:
             node.pop("kwargs", None)
 
     def _fit_item(self, step: Step, node: Node) -> None:
-        source = step.args[0] if step.args else step.kwargs["value"]
-        value = self._flow.values[source.name]
+        source = bind(step)["value"].name
+        value = self._flow.values[source]
         if not isinstance(value, Value):
             return
         axis = self._flow.axis(value)
@@ -217,29 +213,23 @@ class _Writer:
         index, given = resolve(bind(step)["index"], self._flow.dry), _get(node, "index")
         parts = index if isinstance(index, list) else [index]
         for place, dim in index_by_dim(index, value.labels.ndim):
-            if dim == axis:
-                part = self._fit_index(parts[place], stays, step)
-                if isinstance(given, list):
-                    given[place] = part
-                else:
-                    _set(node, "index", part)
-
-    def _fit_index(self, part: Any, stays: Tensor, step: Step) -> Any:
-        """An index or a slice along the channels, in the numbers of those that stay."""
-        wanted = _renumbered(torch.arange(len(stays))[part].reshape(-1), stays)
-        if isinstance(part, int):
-            return int(wanted)
-        start, stop = int(wanted[0]), int(wanted[-1]) + 1
-        stride = int(wanted[1] - wanted[0]) if len(wanted) > 1 else 1
-        if torch.equal(wanted, torch.arange(start, stop, stride)):
-            return {"slice": [start, stop, stride]}
-        source = step.args[0] if step.args else step.kwargs["value"]
-        value = self._flow.values[source.name]
-        # Every second channel, say, of which some are gone: pick them first.
-        picked = self._free_name(f"{step.name}_channels")
-        self._nodes.append(_select_node(picked, source.name, self._flow.axis(value), wanted))
-        self._redirect = (source.name, picked)
-        return {"slice": [None, None, None]}
+            if dim != axis:
+                continue
+            picked = _renumbered(torch.arange(len(stays))[parts[place]].reshape(-1), stays)
+            now = resolve(bind(step)["index"], self._values)
+            if torch.equal(torch.arange(int(stays.sum()))[now[place] if isinstance(now, list) else now], picked):
+                continue
+            part = int(picked) if isinstance(parts[place], int) else _as_slice(picked)
+            if part is None:
+                # Every second channel, say, some of which are gone: pick them by number first.
+                selection = self._free_name(f"{step.name}_channels")
+                self._nodes.append(_selection(selection, source, axis, picked))
+                _set(node, "value", {"node": selection})
+                part = {"slice": [None, None, None]}
+            if isinstance(given, list):
+                given[place] = part
+            else:
+                _set(node, "index", part)
 
     def _fit_select(self, step: Step, node: Node) -> None:
         arguments = bind(step)
@@ -280,20 +270,36 @@ class _Writer:
                 if isinstance(before, int | float) and before != now:
                     _set(node, name, before)
 
-    def _write_permutation(self, permutation: Permutation) -> None:
-        steps = self._flow.steps[permutation.first : permutation.last + 1]
-        result = self._values[steps[-1].name] = self._expected(self._flow.values[steps[-1].name])
+    def _fit_permutation(self, permutation: Permutation) -> None:
+        """A channel shuffle stays when it still moves every channel where it did; or else it is written out."""
         value = self._flow.values[permutation.source]
         stays = self._stays(value, permutation.dim)
-        if stays is not None:
-            index = _renumbered(permutation.index, stays)
-            node = _select_node(steps[-1].name, permutation.source, permutation.dim, index)
-            self._replaced_layers |= {step.target for step in steps if step.op == "layer"}
-            self._nodes.append(node)
+        if stays is None:
             return
-        del result
-        originals = self._old["nodes"][permutation.first : permutation.last + 1]
-        self._nodes.extend(copy.deepcopy(originals))
+        index = _renumbered(permutation.index, stays)
+        steps = [self._flow.steps[position] for position in permutation.positions]
+        if self._shuffles(steps, self._values[permutation.source].shape, permutation.dim, index):
+            return
+        replaced = {step.name for step in steps}
+        self._nodes = [node for node in self._nodes if node["name"] not in replaced]
+        self._nodes.append(_selection(steps[-1].name, permutation.source, permutation.dim, index))
+        self._replaced_layers |= {step.target for step in steps if step.op == "layer"}
+
+    def _shuffles(self, steps: list[Step], shape: torch.Size, dim: int, index: Tensor) -> bool:
+        """Whether the steps, as they are, do to a tensor of the new `shape` what `index` says."""
+        elements = moved = torch.arange(shape.numel(), dtype=torch.int32).view(shape)
+        for step in steps:
+            if step.op == "layer":
+                layer = self._old["layers"][step.target]
+                if layer["type"] == "ChannelShuffle" and shape[dim] % layer["arguments"]["groups"]:
+                    return False
+                moved = getattr(nn, layer["type"])(**layer.get("arguments", {}))(moved)
+            else:
+                arguments = {name: _fill(value, self._values) for name, value in bind(step).items()}
+                if not _holds(arguments.get("shape", [-1]), moved.numel()):
+                    return False
+                moved = FUNCTIONS[step.target].call(**(arguments | {"input": moved}))
+        return moved.shape == elements.shape and torch.equal(moved, elements.index_select(dim, index))
 
     def _without_dead_nodes(self) -> list[Node]:
         """Sizes that only a replaced view had used go with it."""
@@ -330,3 +336,65 @@ class _Writer:
         if axis is not None:
             shape[axis] = self._count(column(known.labels, axis))
         return torch.empty(shape, device="meta")
+
+    def _free_name(self, name: str) -> str:
+        taken = {step.name for step in self._flow.steps} | {node["name"] for node in self._nodes}
+        while name in taken:
+            name += "_"
+        return name
+
+
+def _renumbered(channels: Tensor, stays: Tensor) -> Tensor:
+    """Those of `channels` (numbers) that stay, in the numbers they have afterwards."""
+    return (stays.cumsum(0) - 1)[channels[stays[channels]]]
+
+
+def _as_slice(picked: Tensor) -> dict[str, Any] | None:
+    """The slice that picks exactly these, or None."""
+    start, stop = int(picked[0]), int(picked[-1]) + 1
+    stride = int(picked[1] - picked[0]) if len(picked) > 1 else 1
+    is_slice = stride > 0 and torch.equal(picked, torch.arange(start, stop, stride))
+    return {"slice": [start, stop, stride]} if is_slice else None
+
+
+def _holds(shape: Sequence[int], num_elements: int) -> bool:
+    """Whether a view of `shape`, which may have one -1, has room for exactly these."""
+    known = math.prod(size for size in shape if size != -1)
+    return num_elements % known == 0 if -1 in shape else num_elements == known
+
+
+def _selection(name: str, source: str, dim: int, index: Tensor) -> Node:
+    return {
+        "name": name,
+        "op": "function",
+        "target": "index_select",
+        "args": [{"node": source}, dim, index.tolist()],
+    }
+
+
+def _place(node: Node, name: str) -> tuple[Any, Any]:
+    """Where a function's argument is in its node."""
+    if name in node.get("kwargs", {}):
+        return node["kwargs"], name
+    return node["args"], list(FUNCTIONS[node["target"]].rules).index(name)
+
+
+def _get(node: Node, name: str) -> Any:
+    container, key = _place(node, name)
+    return container[key]
+
+
+def _set(node: Node, name: str, value: Any) -> None:
+    container, key = _place(node, name)
+    container[key] = value
+
+
+def _references(argument: Any) -> set[str]:
+    """The nodes that JSON arguments name."""
+    if isinstance(argument, dict):
+        if set(argument) == {"node"}:
+            return {argument["node"]}
+        return _references(list(argument.values()))
+    if isinstance(argument, list):
+        return {name for part in argument for name in _references(part)}
+    return set()
