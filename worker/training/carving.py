@@ -59,7 +59,7 @@ class Carving:
         self._replace(weights)
 
     def cut_alike(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the whole original without what has been removed. Raises ValueError where they are another network's."""
+        """Weights of the whole original less what has been removed. Raises ValueError for another network's."""
         shapes = {name: tensor.shape for name, tensor in self._state.items()}
         if {name: tensor.shape for name, tensor in weights.items()} != shapes:
             different = next(

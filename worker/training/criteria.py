@@ -83,6 +83,13 @@ def score(
     return scores_U / mean if mean > 0 else scores_U
 
 
+def can_score(group: Group, criterion: str, network: Network, coupling: Coupling) -> bool:
+    """Whether `score` finds something to read."""
+    if criterion in ("random", "taylor"):
+        return True
+    return any(True for _ in _counted(group, criterion, network, coupling))
+
+
 def multiplicity(group: Group) -> int:
     """How many channels of its first layer a unit is: more than 1 where grouped convolutions are narrowed evenly."""
     first = next(member for member in group.members if member.layer == group.layers[0])

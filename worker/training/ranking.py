@@ -36,7 +36,8 @@ class Candidate:
     @property
     def ascending(self) -> list[int]:
         """Its units, the weakest first; of equal ones the first."""
-        return self.scores_U.argsort(stable=True).tolist()  # type: ignore[no-any-return]
+        order: list[int] = self.scores_U.argsort(stable=True).tolist()
+        return order
 
 
 @dataclass
@@ -55,9 +56,7 @@ def candidate(
     """`min_channels` and `round_to` count channels of the group's first layer, of which a unit may be several."""
     channels_a_unit = multiplicity(group)
     floor = min(max(math.ceil(min_channels / channels_a_unit), 1), group.num_units)
-    return Candidate(
-        group, scores_U, floor, round_to // math.gcd(round_to, channels_a_unit), original_units
-    )
+    return Candidate(group, scores_U, floor, round_to // math.gcd(round_to, channels_a_unit), original_units)
 
 
 def scopes(candidates: list[Candidate], ranking: Ranking, network: Network) -> list[Scope]:
@@ -76,9 +75,7 @@ def scopes(candidates: list[Candidate], ranking: Ranking, network: Network) -> l
 def structure(group: Group, network: Network) -> Hashable:
     """What two groups must share to be compared: how many layers of which type make, read and norm their channels."""
     weights = [member for member in group.members if member.tensor == f"{member.layer}.weight"]
-    types = Counter(
-        (member.role, type(network.get_submodule(member.layer)).__name__) for member in weights
-    )
+    types = Counter((member.role, type(network.get_submodule(member.layer)).__name__) for member in weights)
     return frozenset(types.items())
 
 
@@ -120,7 +117,7 @@ def in_order(found: list[Scope]) -> list[Unit]:
 
 
 def as_removal(chosen: list[Unit], candidates: list[Candidate]) -> Removal:
-    """By group, rounded: a group that loses units keeps a multiple, fewer than chosen for, unless that is below its floor."""
+    """By group, rounded: a group that loses units keeps a multiple. Down, unless that is below its floor."""
     counts: Counter[str] = Counter(name for name, _ in chosen)
     removal: Removal = {}
     for each in candidates:
@@ -158,7 +155,7 @@ def shortest(order: list[Unit], fits: Callable[[list[Unit]], bool]) -> list[Unit
 def spread(
     start: float, end: float, iteration: int, iterations: int, schedule: Literal["linear", "geometric"]
 ) -> float:
-    """Where a measure that goes from `start` to `end` is after this iteration, counted from 1; `end` after the last, exactly."""
+    """Where a measure that goes from `start` to `end` is after this iteration, counted from 1."""
     if iteration == iterations:
         return end
     share = iteration / iterations

@@ -24,7 +24,7 @@ _MADE_BY = (nn.Conv2d, nn.Linear)
 def gather(
     network: Network,
     criterion: str,
-    images: TrainingImages,
+    images: TrainingImages | None,
     preprocessing: dict[str, Any],
     *,
     num_batches: int | None = None,
@@ -32,8 +32,11 @@ def gather(
     check_stop: Callable[[], None] = lambda: None,
     seed: int = 0,
 ) -> Evidence:
-    """What `criterion` needs to know about `network`; `num_batches` null: one epoch. `check_stop` is called before every
-    batch. Images without a label are passed by. Parameters' gradients and the mode stay as they were."""
+    """What `criterion` needs to know about `network`.
+
+    `images` may be None for a criterion that runs none. `num_batches` None: one epoch. `check_stop` is called before
+    every batch. Images without a label are passed by. The network is as it was afterwards.
+    """
     looks: dict[str, Callable[..., Evidence]] = {
         "taylor": _activations,
         "taylor_weight": _gradients,
@@ -41,15 +44,17 @@ def gather(
     }
     if criterion not in looks:
         return Evidence(network, seed=seed)
+    assert images is not None, "this criterion runs images"
+    looked_at = images
     was_training = network.training
     needed = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     network.eval().requires_grad_(True)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(num_batches or images.steps_per_epoch):
+        for step in range(num_batches or looked_at.steps_per_epoch):
             check_stop()
-            batch = images.batch(step, "none")
-            yield _labelled(images.pixels(batch, preprocessing), batch)
+            batch = looked_at.batch(step, "none")
+            yield _labelled(looked_at.pixels(batch, preprocessing), batch)
 
     try:
         return looks[criterion](network, batches(), abs_per_example)

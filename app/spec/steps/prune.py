@@ -135,9 +135,7 @@ class Prune(StepSpec):
     """A group that loses channels keeps a multiple of this number."""
     min_channels: Annotated[int, Field(ge=1, le=65536)] = 1
     """No layer falls below, however the channels are ranked."""
-    exclude: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)
-    ] = []
+    exclude: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)] = []
     """Patterns (`*`, `?`) of layers whose outputs keep all their channels."""
     recover: Recover | None = "lr_rewind"
     """What happens after a cut, as a setting of `weights_from_epoch`, `schedule_from_epoch` and `recover_after`:
@@ -171,14 +169,15 @@ class Prune(StepSpec):
     the network of the iteration before."""
     compat: Literal["stale_optimizer"] | None = None
     """`stale_optimizer`: the optimizer moves the weights of before the cut, which nobody uses any more. So only the running
-    statistics of the batch norms change. It is how the course's code fine-tunes, and why it found that epochs matter little."""
+    statistics of the batch norms change. So the course's code fine-tunes, and so it found that epochs matter little."""
 
     @model_validator(mode="before")
     @classmethod
     def _knobs_replace_the_preset(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and "recover" not in fields:
-            if any(fields.get(knob) is not None for knob in _KNOBS):
-                return {**fields, "recover": None}
+        if not isinstance(fields, dict) or "recover" in fields:
+            return fields
+        if any(fields.get(knob) is not None for knob in _KNOBS):
+            return {**fields, "recover": None}
         return fields
 
     @model_validator(mode="after")
@@ -195,6 +194,11 @@ class Prune(StepSpec):
             raise ValueError(
                 f"units counts channels of the whole network, which ranking {self.ranking!r} does not compare: "
                 "set ranking to 'global' or give keep_rate"
+            )
+        if self.units is not None and self.round_to > 1:
+            raise ValueError(
+                f"units {self.units} counts single channels, and round_to {self.round_to} keeps a multiple: "
+                "leave round_to out or give keep_rate"
             )
         return self
 
@@ -228,12 +232,11 @@ class Prune(StepSpec):
                     f"recover {self.recover!r} means {knob} {fixed!r}, not {given!r}: leave one of the two out"
                 )
         self._fill_in(preset)
-        if isinstance(self.weights_from_epoch, int) and self.recover == "weight_rewind":
-            if self.schedule_from_epoch != self.weights_from_epoch:
-                raise ValueError(
-                    f"recover 'weight_rewind' goes back to one epoch, not to {self.weights_from_epoch} with the weights and "
-                    f"{self.schedule_from_epoch} with the schedule: leave recover out"
-                )
+        if self.recover == "weight_rewind" and self.schedule_from_epoch != self.weights_from_epoch:
+            raise ValueError(
+                f"recover 'weight_rewind' goes back to one epoch, not to {self.weights_from_epoch} with the weights and "
+                f"{self.schedule_from_epoch} with the schedule: leave recover out"
+            )
         if self.recover == "lr_rewind" and self.schedule_from_epoch == "end":
             raise ValueError(
                 "recover 'lr_rewind' goes back in the schedule, and schedule_from_epoch is 'end': use 'finetune'"
