@@ -16,8 +16,6 @@ from app.step_rules import error as _error
 from app.tables import SUCCEEDED, Dataset, Teacher
 
 _TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
-# Steps that change weights or how they are stored, and leave the network's layers as they are.
-_KEEP_THEIR_NETWORK = ("finetune", "qat", "quantize", "sparsify")
 _UNKNOWN_SIZE: dict[str, Any] = {"parameters": None, "macs": None}
 
 
@@ -217,7 +215,7 @@ def _estimates(
             now = _teacher_size(teachers[student.teacher])
         elif student is not None and not student.previous:
             now = _student_size(session, student, num_classes)
-        elif student is None and step.method not in _KEEP_THEIR_NETWORK:
+        elif student is None and not step.keeps_layers:
             now = _UNKNOWN_SIZE
         weights = int(now["parameters"] * step.bits_per_weight / 8) if now["parameters"] is not None else None
         estimates.append({"method": step.method, **now, "weight_bytes": weights})

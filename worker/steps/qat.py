@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.spec.networks import Student
 from app.spec.steps.qat import Qat
-from models import Network, layer_table
+from models import Network
 from worker.run import Run, Stopped
 from worker.training.batches import Batch
 from worker.training.calibration import weighted_layers
@@ -53,17 +53,21 @@ def _bits(network: Network, spec: Qat) -> dict[str, int]:
 def _train(quantized: QuantizedNetwork, network: Network, spec: Qat, run: Run) -> None:
     assert network.preprocessing is not None
     images = concatenated(run, ["train"], spec)
-    # With hard labels only, no teacher is run at all.
-    teachers = run.teachers if spec.alpha > 0 else []
     with TeacherTargets(
-        teachers, images, temperature=spec.temperature, combine=spec.combine, weights=spec.weights
+        run.teachers,
+        images,
+        temperature=spec.temperature,
+        combine=spec.combine,
+        weights=spec.weights,
+        seed=run.seed,
+        speaking=spec.alpha > 0,  # with hard labels only, no teacher is run at all
     ) as targets:
 
         def batch_loss(logits_NC: Tensor, batch: Batch) -> Tensor:
             return distillation_loss(
                 logits_NC,
                 batch,
-                targets(batch) if teachers else None,
+                targets(batch) if spec.alpha > 0 else None,
                 alpha=spec.alpha,
                 temperature=spec.temperature,
             )
@@ -75,7 +79,7 @@ def _train(quantized: QuantizedNetwork, network: Network, spec: Qat, run: Run) -
             images=images,
             preprocessing=network.preprocessing,
             batch_loss=batch_loss,
-            teacher_macs=sum(layer_table(teacher.network)["macs"] for teacher in teachers),
+            teacher_macs=targets.macs_in(spec.epochs),
         )
 
 

@@ -33,7 +33,7 @@ class Qat(StepSpec, Training):
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
     """The share of the soft label, as in `distill`."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 4.0
-    combine: Literal["mean_probability", "mean_logit"] = "mean_probability"
+    combine: Literal["mean_probability", "mean_logit", "random_per_batch"] = "mean_probability"
     weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=16)] | None = None
     """One weight a teacher, normalised to sum 1; null: equal."""
 
@@ -50,3 +50,7 @@ class Qat(StepSpec, Training):
     @property
     def trained_splits(self) -> list[Split]:
         return ["train"]
+
+    @property
+    def keeps_layers(self) -> bool:
+        return True

@@ -108,3 +108,7 @@ class Quantize(StepSpec):
     @property
     def trained_splits(self) -> list[Split]:
         return ["train"] if self.calibrates else []
+
+    @property
+    def keeps_layers(self) -> bool:
+        return True

@@ -66,3 +66,7 @@ class Sparsify(StepSpec, LayerChoice):
     @property
     def trained_splits(self) -> list[Split]:
         return ["train"] if self.training is not None else []
+
+    @property
+    def keeps_layers(self) -> bool:
+        return True
