@@ -89,8 +89,7 @@ def test_one_step_a_tensor_stands_in_the_index(network, tmp_path):
     assert trained.encoded["conv3.weight"].encoding.keys() == {"name", "bits", "scale"}
 
 
-@pytest.mark.parametrize("fields", [{"bits": 2, "edge_bits": 2}])
-def test_it_learns_what_rounding_afterwards_destroys(network, tmp_path, fields):
+def test_it_learns_what_rounding_afterwards_destroys(network, tmp_path):
     """Two bits everywhere: rounding a trained network to them costs it most of what training with them keeps."""
     data = {"train": 96, "val": 48}
     spec = make_spec(epochs=12, bits=8, edge_bits=8, select="last")
@@ -100,7 +99,7 @@ def test_it_learns_what_rounding_afterwards_destroys(network, tmp_path, fields):
         Quantize(method="quantize", scheme="symmetric", bits=2, granularity="channel"),
         make_run(tmp_path / "rounded"),
     )
-    spec = make_spec(epochs=8, select="last", **fields)
+    spec = make_spec(epochs=8, select="last", bits=2, edge_bits=2)
     run = make_run(tmp_path / "trained", data=MemoryData(**data))
     trained = qat.apply(learned, spec, run)
     images, labels = run.data.images("val", PREPROCESSING | {"resize": [16, 16]}), run.data.labels("val")
