@@ -160,7 +160,8 @@ class Distill(StepSpec, Training):
             )
         if cache.views > self.epochs:
             raise ValueError(
-                f"soft_labels.views {cache.views} are more than the {self.epochs} epochs can show: lower views or raise epochs"
+                f"soft_labels.views {cache.views} are more than the {self.epochs} epochs can show: "
+                "lower views or raise epochs"
             )
         if self.augmentation == "none" and cache.views > 1:
             raise ValueError(
