@@ -24,9 +24,7 @@ from worker.run import Run, Teacher
 from worker.setting import Setting
 from worker.stage_zero import agreement
 from worker.stages import Stages, write_whole
-
-# As `worker.training` names it: below the work folder of the step that trained.
-_SNAPSHOTS = "snapshots"
+from worker.training import snapshots
 
 
 class Chain:
@@ -118,7 +116,7 @@ class Chain:
             checkpoint_seconds=setting.order["checkpoint_seconds"],
             stop_requested=setting.stop_requested,
             snapshot_epochs=snapshot_epochs(self.steps, number),
-            rewind_dir=self.step_folder(rewind_step) / _SNAPSHOTS if rewind_step else None,
+            rewind_dir=self.step_folder(rewind_step) / snapshots.FOLDER if rewind_step else None,
         )
 
     def step_folder(self, number: int) -> Path:

@@ -22,6 +22,7 @@ from models.architectures import create, create_network
 from tests.worker import tiny
 from worker import inspections, verdicts
 from worker.messages import Line, Stops
+from worker.training.soft_labels import read_soft_labels
 
 LINE = Line(os.open(os.devnull, os.O_WRONLY))
 
@@ -163,6 +164,57 @@ def test_an_artifact_brings_everything(tmp_path: Path) -> None:
     report, network = inspect(packed, tmp_path, preprocessing=None)
     assert report["class_names"] == network.class_names == ["dark", "light"]
     assert models.network_digest(network) == models.network_digest(made)
+
+
+CSV = b"path,dark,light\nval/a.jpg,0.25,0.75\nb.jpg,1,0\n"
+
+
+def table(tmp_path: Path, content: bytes, **spec: Any) -> tuple[dict[str, Any], Any]:
+    """Upload a table of soft labels; its report and what its canonical file holds."""
+    (tmp_path / "upload").write_bytes(content)
+    order = {
+        "spec": {"file": "upload", **spec},
+        "file": str(tmp_path / "upload"),
+        "work_dir": str(tmp_path),
+        "num_threads": 1,
+    }
+    last = inspections.teacher(order, LINE, Stops())
+    return last["result"]["report"], read_soft_labels(tmp_path / last["files"]["artifact"])
+
+
+def test_a_table_of_soft_labels_is_a_teacher(tmp_path: Path) -> None:
+    """As CSV, and in the form that it is kept in; it needs neither architecture nor preprocessing."""
+    report, labels = table(tmp_path, CSV)
+    assert report["soft_labels"] == {"rows": 2, "kind": "probabilities", "temperature": 1.0}
+    assert (report["num_classes"], report["class_names"], report["parameters"]) == (2, ["dark", "light"], 0)
+    assert labels.values_NC.tolist() == [[0.25, 0.75], [1.0, 0.0]]
+    json.dumps(report, allow_nan=False)
+    again, same = table(tmp_path, (tmp_path / "teacher.pt").read_bytes(), class_names=["a", "b"])
+    assert (again["class_names"], same.rows, again["warnings"]) == (
+        ["a", "b"],
+        {"val/a.jpg": 0, "b.jpg": 1},
+        [],
+    )
+
+
+def test_what_a_table_does_not_need_is_ignored_and_said(tmp_path: Path) -> None:
+    report, _ = table(tmp_path, CSV, architecture=tiny.TEACHER, preprocessing=tiny.PREPROCESSING)
+    assert len(report["warnings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "spec"),
+    [
+        (CSV.replace(b"0.25", b"nan"), "SOFT_LABELS_UNREADABLE", {}),
+        (CSV + b"c.jpg,1\n", "SOFT_LABELS_UNREADABLE", {}),
+        (CSV, "SHAPE_MISMATCH", {"class_names": ["a", "b", "c"]}),
+        (b"picture,dark,light\n", "CHECKPOINT_UNREADABLE", {}),
+    ],
+)
+def test_a_broken_table_is_refused(content: bytes, code: str, spec: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Problem) as refused:
+        table(tmp_path, content, **spec)
+    assert (refused.value.status, refused.value.code) == (422, code)
 
 
 def test_the_wrong_architecture_is_named_with_the_right_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
+from app.spec.steps.finetune import Finetune
 from models.course_files import read_course_file
 from tests.worker import jobs, tiny
 from tests.worker.jobs import DISTILL, Ear
@@ -22,15 +23,20 @@ from worker.measuring import Measuring
 from worker.messages import Stops
 from worker.pipeline import compress
 from worker.run import Run, Stopped
-from worker.steps import quantize
+from worker.steps import finetune, quantize
+from worker.training.snapshots import load_snapshot
 
 QUANTIZE = {"method": "quantize", "scheme": "minmax", "tensors": "all"}
+
+
+def measure_here(measuring: Measuring, order: dict[str, Any], enough: Any) -> dict[str, Any]:
+    return measure({**order, "latency": False})
 
 
 @pytest.fixture
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure in this process: a fresh one takes seconds to load torch."""
-    monkeypatch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
+    monkeypatch.setattr(Measuring, "_run", measure_here)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +88,7 @@ def three_seeds(
     )
     ear = Ear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
+        patch.setattr(Measuring, "_run", measure_here)
         return order, done(order, ear), ear
 
 
@@ -218,7 +224,7 @@ def test_a_stage_tells_its_cost_details_and_attachments(
         last = done(order, ear)
         record = last["result"]["stages"][1]
         assert record["cost"] == {"epochs": 2.5, "seconds": 1.0, "macs": 10**12}
-        assert record["details"] == {"rows": [{"layer": "a", "error": 0.5}]}
+        assert record["details"]["rows"] == [{"layer": "a", "error": 0.5}]
         assert record["attachments"] == {"table.csv": "table"}
         assert [(a["kind"], a["name"]) for a in last["artifacts"]] == [
             ("table", "step-1-table.csv"),
@@ -283,6 +289,37 @@ def test_each_step_keeps_the_epochs_that_later_steps_go_back_to() -> None:
         [1],
         [],
     ]
+
+
+@pytest.mark.usefixtures("_one_process")
+def test_a_later_step_finds_the_weights_of_an_epoch(
+    teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept by the step that trained, also when that step was done by an earlier attempt."""
+    found: list[dict[str, torch.Tensor]] = []
+
+    def goes_back(model: Any, spec: Any, run: Run) -> Any:
+        assert run.rewind_dir is not None
+        found.extend(load_snapshot(run.rewind_dir, epoch) for epoch in (0, 2))
+        if len(found) == 2:
+            raise KeyboardInterrupt
+        return model
+
+    monkeypatch.setattr(finetune, "apply", goes_back)
+    monkeypatch.setattr(Finetune, "rewind_epochs", property(lambda self: [0, 2]))
+    steps = [
+        {"method": "train", "student": jobs.STUDENT, "epochs": 2, "batch_size": 16, "select": "last"},
+        QUANTIZE,
+        {"method": "finetune", "epochs": 1},
+    ]
+    order = jobs.order(tmp_path / "job", [teacher], photos, steps)
+    with pytest.raises(KeyboardInterrupt):
+        compress(order, Ear(), Stops())
+    done(order)
+    trained = models.load(tmp_path / "job" / "stages" / "1.pt").state_dict()
+    for before, after in (found[:2], found[2:]):
+        assert all(torch.equal(after[name], trained[name]) for name in trained)
+        assert not torch.equal(before["head.fc.weight"], trained["head.fc.weight"])
 
 
 # ---- exports
@@ -421,11 +458,11 @@ def test_a_table_and_a_network_make_an_ensemble(
     assert [member["splits"]["val"]["num_images"] for member in stage["teachers"]] == [12, 7]
 
 
+@pytest.mark.usefixtures("_one_process")
 def test_steps_that_edit_the_teacher_answer_in_the_datas_order(
-    checkpoint: bytes, photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: dict[str, Any], tmp_path: Path
 ) -> None:
     """A teacher whose classes are the other way round sets the order of the job; the artifact names them so."""
-    monkeypatch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
     reversed_names = list(tiny.CLASSES[::-1])
     path = tiny.write_teacher(tmp_path / "reversed.pt", class_names=tiny.CLASSES[::-1])
     spec = {"architecture": tiny.TEACHER, "preprocessing": tiny.PREPROCESSING, "class_names": reversed_names}
@@ -439,10 +476,11 @@ def test_steps_that_edit_the_teacher_answer_in_the_datas_order(
     assert models.load(tmp_path / "final.pt").class_names == reversed_names
 
 
+@pytest.mark.usefixtures("_one_process")
 def test_nothing_can_be_exported_that_is_not_finite(
     teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Measuring, "_run", lambda self, order, enough: measure(order))
+    monkeypatch.setattr(Measuring, "_run", measure_here)
 
     def breaks(model: Any, spec: Any, run: Run) -> Any:
         broken = models.load(teacher["path"])
