@@ -88,8 +88,7 @@ class _Choice:
 
     def encoded(self, name: str, tensor: Tensor) -> Encoded:
         if name not in self.chosen:
-            is_number = tensor.is_floating_point() and tensor.dim() > 0 and tensor.numel() > 0
-            return in_half(name, tensor) if is_number else encode(tensor, {"name": "raw"})
+            return in_half(name, tensor)
         encoding = self._encoding(name, tensor)
         if self._is_stored_so(name, tensor, encoding):
             return self._before[name]

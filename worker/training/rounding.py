@@ -28,7 +28,9 @@ _STEPS = 1000
 _WARM_STEPS = 200  # without the regulariser, a fifth as there
 _LEARNING_RATE = 1e-2
 _FIRST_BETA, _LAST_BETA = 20.0, 2.0
-_REGULARISER = 1.0
+# Of the regulariser's mean over the weights. On the report's student at 4 bits by channel (64 noise images, random
+# weights) the squared error of the logits was 0.7, 0.4, 0.2, 0.06, 0.05 of nearest rounding's at 0.1, 1, 10, 100, 1000.
+_REGULARISER = 100.0
 # Positions for each input: fewer leave the second moments singular, more no longer change the rounding.
 _ROWS_AN_INPUT = 4
 _LEAST_ROWS = 2048
@@ -47,6 +49,10 @@ class Moments:
     def error(self, difference_GMD: Tensor) -> Tensor:
         quadratic = (difference_GMD @ self.gram_GDD * difference_GMD).sum()
         return quadratic + 2 * (difference_GMD * self.cross_GMD).sum() + self.rest
+
+    def gradient(self, difference_GMD: Tensor) -> Tensor:
+        """Of the error; one product, where autograd would take two."""
+        return 2 * (difference_GMD @ self.gram_GDD + self.cross_GMD)
 
 
 @torch.no_grad()
@@ -88,11 +94,11 @@ def adaround(
     if keep_zeros:
         steps_GMD = steps_GMD * (in_groups(layer, layer.weight) != 0)
 
-    def error(codes_GMD: Tensor) -> Tensor:
-        return moments.error((codes_GMD - positions_GMD) * steps_GMD)
+    def difference(codes_GMD: Tensor) -> Tensor:
+        return (codes_GMD - positions_GMD) * steps_GMD
 
     nearest_GMD = positions_GMD.round().clamp(0, grid.levels)
-    unit = error(nearest_GMD).clamp(min=torch.finfo(torch.float32).tiny)
+    unit = moments.error(difference(nearest_GMD)).clamp(min=torch.finfo(torch.float32).tiny)
     floors_GMD = positions_GMD.floor()
     shares_GMD = (positions_GMD - floors_GMD).clamp(0.01, 0.99)
     # h(V) begins at the weights as they were.
@@ -100,7 +106,8 @@ def adaround(
     optimizer = torch.optim.Adam([v_GMD], lr=_LEARNING_RATE)
     for step in range(_STEPS):
         h_GMD = _rectified(v_GMD)
-        loss = error((floors_GMD + h_GMD).clamp(0, grid.levels)) / unit
+        soft_GMD = difference((floors_GMD + h_GMD).clamp(0, grid.levels))
+        loss = (soft_GMD * moments.gradient(soft_GMD.detach())).sum() / unit  # has the error's gradient
         if step >= _WARM_STEPS:
             loss = loss + _REGULARISER * (1 - (2 * h_GMD - 1).abs() ** _beta(step)).mean()
         optimizer.zero_grad()
@@ -108,7 +115,7 @@ def adaround(
         optimizer.step()
     with torch.no_grad():
         rounded_GMD = (floors_GMD + (_rectified(v_GMD) >= 0.5)).clamp(0, grid.levels)
-        share = float(error(rounded_GMD) / unit)
+        share = float(moments.error(difference(rounded_GMD)) / unit)
     if share >= 1:
         rounded_GMD, share = nearest_GMD, 1.0
     return rounded_GMD.reshape(layer.weight.shape).to(torch.uint8), share

@@ -11,18 +11,22 @@ from models import Encoded, encode
 
 
 def in_half(name: str, tensor: Tensor) -> Encoded:
-    """fp16; raw where half precision cannot hold the tensor, or it is not of floating point.
+    """fp16; raw where half precision cannot hold the tensor, or it is no tensor of floating-point numbers."""
+    is_short = tensor.is_floating_point() and tensor.dim() > 0 and survives_half(name, tensor)
+    return encode(tensor, {"name": "fp16" if is_short else "raw"})
 
-    Half precision ends at 65504 and, downwards, at 6e-8: a variance below becomes 0, and its channel is divided by
-    sqrt(eps).
-    """
-    half = encode(tensor, {"name": "fp16"})
-    return encode(tensor, {"name": "raw"}) if loses_variance(name, tensor, half.decode()) else half
+
+def survives_half(name: str, tensor: Tensor) -> bool:
+    """Half precision ends at 65504 and, downwards, at 6e-8: a variance below becomes 0, and its channel is divided by
+    sqrt(eps)."""
+    half = tensor.half()
+    overflows = bool((half.isinf() & ~tensor.isinf()).any())
+    return not overflows and not loses_variance(name, tensor, half)
 
 
 def loses_variance(name: str, tensor: Tensor, decoded: Tensor) -> bool:
     """Whether a variance that was positive is no longer."""
-    return name.endswith("running_var") and bool(((decoded <= 0) & (tensor.cpu() > 0)).any())
+    return name.endswith("running_var") and bool(((decoded <= 0) & (tensor > 0)).any())
 
 
 def bits_of(name: str, bits: int, overrides: Mapping[str, int]) -> int:
