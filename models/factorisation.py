@@ -58,6 +58,14 @@ class Factorisable(ABC):
     def largest_rank(self) -> int: ...
 
     @abstractmethod
+    def parameters(self, ranks: Tensor) -> Tensor:
+        """[K] of ranks [K, 1 or 2]: how many parameters the chain has, bias included."""
+
+    def size(self, ranks: Ranks) -> int:
+        """The same for one choice of ranks."""
+        return int(self.parameters(torch.tensor([ranks])))
+
+    @abstractmethod
     def options(self) -> Options:
         """Every choice of ranks."""
 
@@ -69,12 +77,10 @@ class Factorisable(ABC):
     def chain(self, ranks: Ranks) -> tuple[list[Piece], float]:
         """The layers that take the layer's place, and the relative error of the weight that they make together."""
 
-    def _of_matrix(self, energies: Tensor, parameters_per_rank: int) -> Options:
+    def _of_matrix(self, energies: Tensor) -> Options:
         """Options of a scheme that keeps the first r singular values."""
-        ranks = torch.arange(1, len(energies) + 1)
-        return Options(
-            ranks[:, None], ranks * parameters_per_rank + self.num_biases, _shares(energies.cumsum(0))
-        )
+        ranks = torch.arange(1, len(energies) + 1)[:, None]
+        return Options(ranks, self.parameters(ranks), _shares(energies.cumsum(0)))
 
     def _ended(self, *pieces: Piece) -> list[Piece]:
         """The pieces, the last one with the layer's bias."""
@@ -122,9 +128,11 @@ class Svd(Factorisable):
     def ranks(self, rank: int) -> Ranks:
         return (rank,)
 
+    def parameters(self, ranks: Tensor) -> Tensor:
+        return ranks[:, 0] * (self.num_inputs + self.num_outputs) + self.num_biases
+
     def options(self) -> Options:
-        energies = low_rank.squared_singular_values(self.weight.flatten(1))
-        return self._of_matrix(energies, self.num_inputs + self.num_outputs)
+        return self._of_matrix(low_rank.squared_singular_values(self.weight.flatten(1)))
 
     def chain(self, ranks: Ranks) -> tuple[list[Piece], float]:
         (rank,) = ranks
@@ -156,10 +164,12 @@ class SpatialSvd(Factorisable):
     def ranks(self, rank: int) -> Ranks:
         return (rank,)
 
-    def options(self) -> Options:
+    def parameters(self, ranks: Tensor) -> Tensor:
         height, width = self.weight.shape[2:]
-        energies = low_rank.squared_singular_values(low_rank.spatial_matrix(self.weight))
-        return self._of_matrix(energies, self.num_inputs * height + self.num_outputs * width)
+        return ranks[:, 0] * (self.num_inputs * height + self.num_outputs * width) + self.num_biases
+
+    def options(self) -> Options:
+        return self._of_matrix(low_rank.squared_singular_values(low_rank.spatial_matrix(self.weight)))
 
     def chain(self, ranks: Ranks) -> tuple[list[Piece], float]:
         vertical, horizontal = low_rank.spatial_svd(self.weight, *ranks)
@@ -181,18 +191,21 @@ class Tucker2(Factorisable):
         """(input, output) channels of the core; each at most what the layer has."""
         return min(rank, self.num_inputs), min(rank, self.num_outputs)
 
+    def parameters(self, ranks: Tensor) -> Tensor:
+        inputs, outputs = ranks.unbind(1)
+        reduce = torch.where(inputs < self.num_inputs, inputs * self.num_inputs, 0)
+        expand = torch.where(outputs < self.num_outputs, outputs * self.num_outputs, 0)
+        core = inputs * outputs * self.weight[0, 0].numel()
+        return reduce + core + expand + self.num_biases
+
     def options(self) -> Options:
         """Every pair of ranks; the energies are HOSVD's, which HOOI then only betters."""
         outputs, inputs = torch.meshgrid(
             torch.arange(1, self.num_outputs + 1), torch.arange(1, self.num_inputs + 1), indexing="ij"
         )
-        kernel = self.weight[0, 0].numel()
-        reduce = torch.where(inputs < self.num_inputs, inputs * self.num_inputs, 0)
-        expand = torch.where(outputs < self.num_outputs, outputs * self.num_outputs, 0)
-        parameters = reduce + inputs * outputs * kernel + expand + self.num_biases
         ranks = torch.stack([inputs, outputs], dim=-1).reshape(-1, 2)
         energy = _shares(low_rank.tucker2_energies(self.weight))
-        return Options(ranks, parameters.reshape(-1), energy.reshape(-1))
+        return Options(ranks, self.parameters(ranks), energy.reshape(-1))
 
     def chain(self, ranks: Ranks) -> tuple[list[Piece], float]:
         rank_in, rank_out = ranks

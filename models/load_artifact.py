@@ -124,6 +124,7 @@ PROBABILITY = _number(0, 1)
 TENSOR = Rule("a tensor", lambda v: _is_ref(v, "tensor"))
 MAYBE_TENSOR = _any_of(TENSOR, NOTHING)
 TENSORS = _any_of(_list_of(TENSOR, 1, 1024), Rule("a tuple of tensors", lambda v: _is_ref(v, "tensors")))
+MAX_INDICES = 1 << 16  # as many as CHANNELS
 COUNT = _any_of(_integer(-1, 1 << 31), Rule("a computed number", lambda v: _is_ref(v, "number")))
 SHAPE = _any_of(_list_of(COUNT, 1, 8), Rule("a shape", lambda v: _is_ref(v, "shape")))
 OPERAND = _any_of(SCALAR, Rule("a tensor or a computed number", lambda v: _is_ref(v, "tensor", "number")))
@@ -332,6 +333,13 @@ def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
     return input.expand(size)
 
 
+def _index_select(input: Tensor, dim: int, index: list[int]) -> Tensor:
+    # Checked here: a GPU does not raise for an index outside, it loses its context.
+    if max(index) >= input.shape[dim]:
+        raise IndexError(f"index {max(index)} is outside of dimension {dim}, which has {input.shape[dim]}")
+    return input.index_select(dim, torch.tensor(index, device=input.device))
+
+
 def _contiguous(input: Tensor) -> Tensor:
     return input.contiguous()
 
@@ -382,6 +390,10 @@ FUNCTIONS: dict[str, Function] = {
             "dim": DIM,
         },
         _gives_tensors,
+    ),
+    # Written by pruning, where a channel shuffle has become uneven.
+    "index_select": _on_tensor(
+        _index_select, dim=_integer(1, 7), index=_list_of(_integer(0, MAX_INDICES - 1), 1, MAX_INDICES)
     ),
     "unbind": Function(torch.unbind, {"input": TENSOR, "dim": DIM}, _gives_tensors),
     "flatten": _on_tensor(torch.flatten, start_dim=DIM, end_dim=DIM),
@@ -474,6 +486,7 @@ DTYPES: dict[str, torch.dtype] = {
 MAX_NODES = 20_000
 MAX_PARAMETERS = 1 << 31
 MAX_ELEMENTS = 1 << 31  # of one intermediate value
+_MAX_ITEMS = 1024  # of a list, where an argument's rule does not say less
 _NUM_DRY_IMAGES = 3  # nobody's fixed batch size, so a graph that ignores the batch is found out
 
 # No leading double underscore: `__class__` and its kind are not names.
@@ -667,8 +680,9 @@ def _read_node(
         isinstance(raw_args, list) and isinstance(raw_kwargs, dict), "args is a list and kwargs an object"
     )
     used: list[str] = []
-    args = [_read_argument(value, kinds, used) for value in raw_args]
-    kwargs = {name: _read_argument(value, kinds, used) for name, value in raw_kwargs.items()}
+    longest = MAX_INDICES if (op, target) == ("function", "index_select") else _MAX_ITEMS
+    args = [_read_argument(value, kinds, used, longest) for value in raw_args]
+    kwargs = {name: _read_argument(value, kinds, used, longest) for name, value in raw_kwargs.items()}
     step = Step(node["name"], op, target, args, kwargs, ())
 
     if op == "input":
@@ -709,8 +723,13 @@ def _bind(args: list[Any], kwargs: dict[str, Any], rules: dict[str, Rule], what:
     return bound
 
 
-def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: int = 0) -> Any:
-    """JSON to an argument: scalars as they are, {"node": name} to a Ref, {"slice": [...]} to a slice."""
+def _read_argument(
+    value: Any, kinds: dict[str, str], used: list[str], longest: int = _MAX_ITEMS, depth: int = 0
+) -> Any:
+    """JSON to an argument: scalars as they are, {"node": name} to a Ref, {"slice": [...]} to a slice.
+
+    `longest`: how many items a list may have that is the whole argument; lists inside it keep to the usual.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -724,8 +743,8 @@ def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: in
         return value
     _expect(depth < 3, "an argument is nested too deeply")
     if isinstance(value, list):
-        _expect(len(value) <= 1024, "a list has more than 1024 items")
-        return [_read_argument(part, kinds, used, depth + 1) for part in value]
+        _expect(len(value) <= longest, f"a list has more than {longest} items")
+        return [_read_argument(part, kinds, used, depth=depth + 1) for part in value]
     if isinstance(value, dict) and set(value) == {"node"}:
         name = value["node"]
         _expect(
@@ -736,7 +755,7 @@ def _read_argument(value: Any, kinds: dict[str, str], used: list[str], depth: in
     if isinstance(value, dict) and set(value) == {"slice"}:
         parts = value["slice"]
         _expect(isinstance(parts, list) and len(parts) == 3, "a slice is [start, stop, step]")
-        return slice(*(_read_argument(part, kinds, used, depth + 1) for part in parts))
+        return slice(*(_read_argument(part, kinds, used, depth=depth + 1) for part in parts))
     raise GraphError(f"an argument of type {type(value).__name__} is not allowed")
 
 

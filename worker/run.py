@@ -58,9 +58,16 @@ class Teacher:
     preprocessing: dict[str, Any]
     order: torch.Tensor  # int64 [C]
 
-    def logits(self, images_NCHW: torch.Tensor) -> torch.Tensor:
-        """Logits [N, C] for images that `preprocessing` already normalised, columns in the data's class order."""
-        return self.network(images_NCHW)[:, self.order]
+    def logits(
+        self, images_NCHW: torch.Tensor, observe: Callable[[str, Any], None] | None = None
+    ) -> torch.Tensor:
+        """Logits [N, C] for images that `preprocessing` already normalised, columns in the data's class order.
+
+        `observe(node name, value)` is called with every value on the way.
+        """
+        if observe is None:
+            return self.network(images_NCHW)[:, self.order]
+        return self.network.run(images_NCHW, observe)[:, self.order]
 
 
 @dataclass

@@ -14,7 +14,7 @@ from models import Network
 from models.factorisation import Factorisable, Ranks, Unfit, factorisable
 from models.surgery import Piece, replace_layers
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers
+from worker.training.chosen import chosen_layers, require_finite
 from worker.training.ranks import BudgetTooSmallError, by_budget, by_energy, by_parameters
 
 _KINDS = ("Conv2d", "Linear")
@@ -27,32 +27,23 @@ def apply(model: Network | None, spec: Factorise, run: Run) -> Network:
     """
     assert model is not None, "the pipeline gives the network of the step before"
     candidates, skipped = _candidates(model, spec)
+    require_finite(model, list(candidates))
     if spec.rank is not None:
         _check_rank(candidates, spec.rank)
-    chosen = _budgeted(model, candidates, spec.budget) if spec.budget is not None else {}
+    ranks = _budgeted(model, candidates, spec.budget) if spec.budget is not None else {}
     chains: dict[str, list[Piece]] = {}
     rows: list[dict[str, Any]] = []
     for number, (name, layer) in enumerate(candidates.items()):
         if (stop := run.stop_requested()) is not None:
             raise Stopped(stop)
         run.progress(number, len(candidates), "layer")
-        ranks = chosen[name] if spec.budget is not None else _ranks(layer, spec)
-        reason = (
-            "within this size it keeps more as it is"
-            if spec.budget is not None
-            else "even rank 1 is too large"
-        )
-        if ranks is not None:
-            chain, error = layer.chain(ranks)
-            size = sum(value.numel() for piece in chain for value in piece.values.values())
-            reason = (
-                f"at rank {_show(ranks)} it would have {size} parameters instead of {layer.num_parameters}"
-            )
-            if size < layer.num_parameters:
-                chains[name] = chain
-                rows.append(_row(name, layer, ranks, size, error))
-                continue
-        skipped.append({"layer": name, "reason": reason})
+        chosen = ranks[name] if spec.budget is not None else _ranks(layer, spec)
+        if (reason := _reason_to_stay(layer, chosen, spec)) is not None:
+            skipped.append({"layer": name, "reason": reason})
+            continue
+        assert chosen is not None, "no ranks are a reason to stay"
+        chains[name], error = layer.chain(chosen)
+        rows.append(_row(name, layer, chosen, error))
     run.details["layers"], run.details["skipped"] = rows, skipped
     run.note("factorised_layers", len(rows))
     if not rows:
@@ -124,16 +115,23 @@ def _budgeted(model: Network, candidates: dict[str, Factorisable], budget: int) 
     }
 
 
-def _row(name: str, layer: Factorisable, ranks: Ranks, size: int, error: float) -> dict[str, Any]:
+def _reason_to_stay(layer: Factorisable, ranks: Ranks | None, spec: Factorise) -> str | None:
+    if ranks is None and spec.budget is not None:
+        return "the budget has room for it as it is"
+    if ranks is None:
+        return f"even rank 1 has more than {spec.ratio:g} of its parameters"
+    size = layer.size(ranks)
+    if size < layer.num_parameters:
+        return None
+    return f"at rank {' and '.join(map(str, ranks))} it would have {size} parameters instead of {layer.num_parameters}"
+
+
+def _row(name: str, layer: Factorisable, ranks: Ranks, error: float) -> dict[str, Any]:
     return {
         "layer": name,
         "scheme": layer.scheme,
         "rank": list(ranks),
         "parameters_before": layer.num_parameters,
-        "parameters_after": size,
+        "parameters_after": layer.size(ranks),
         "relative_error": error,
     }
-
-
-def _show(ranks: Ranks) -> str:
-    return " and ".join(map(str, ranks))

@@ -22,7 +22,7 @@ from models.load_artifact import FUNCTIONS
 from models.low_rank import low_rank, relative_error
 from models.surgery import Node, Piece, calls, replace_layers, sole_user
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers
+from worker.training.chosen import chosen_layers, require_finite
 
 _SHARES = {"in": 1, "in/2": 2, "in/4": 4, "in/8": 8}
 # Activations without tensors of their own, as layers and as functions.
@@ -51,6 +51,8 @@ def apply(model: Network | None, spec: Redesign, run: Run) -> Network:
     names = [name for name in chosen_layers(model, spec) if _is_splittable(model.graph["layers"][name])]
     kept, names = names[: spec.keep_first], names[spec.keep_first :]
     groups = _groups(model, names, spec, len(kept))
+    if spec.initialise == "svd":
+        require_finite(model, names)
     followers = {name: _followers(model, name) if spec.norm_between else [] for name in names}
     rows: list[dict[str, Any]] = []
     chains: dict[str, list[Piece]] = {}

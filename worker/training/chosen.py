@@ -23,6 +23,21 @@ def chosen_layers(network: Network, choice: LayerChoice) -> list[str]:
     return [name for name in names if _matches(name, choice.layers) and not _matches(name, choice.exclude)]
 
 
+def require_finite(network: Network, names: list[str]) -> None:
+    """Raise Problem WEIGHT_NOT_FINITE, naming the layer, when a weight holds NaN or infinity.
+
+    Nothing approximates such a weight.
+    """
+    for name in names:
+        for tensor in network.get_submodule(name).parameters():
+            if not bool(tensor.isfinite().all()):
+                raise Problem(
+                    422,
+                    "WEIGHT_NOT_FINITE",
+                    f"The layer {name!r} holds NaN or infinity, so nothing smaller is near it: exclude it, or train again.",
+                )
+
+
 def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 

@@ -29,7 +29,8 @@ class StepSpec(Spec):
         return False
 
     def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
-        """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each."""
+        """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each; a field
+        may be a pointer below the step, as a/b."""
         return []
 
     @property

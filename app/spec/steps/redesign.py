@@ -44,3 +44,14 @@ class Redesign(StepSpec, LayerChoice):
                 "leave groups out or set kind 'grouped'"
             )
         return self
+
+    @model_validator(mode="after")
+    def _colours_can_be_grouped(self) -> "Redesign":
+        # A network that begins otherwise is split by naming its layers; the worker then looks at the real channels.
+        names_layers = bool({"layers", "exclude"} & self.model_fields_set)
+        if self.groups not in (None, "in", 1, 3) and self.keep_first == 0 and not names_layers:
+            raise ValueError(
+                f"groups must divide in and out channels, and {self.groups!r} does not divide the 3 colours that the first "
+                "convolution sees: set keep_first to 1 or more, or say with layers or exclude which ones are split"
+            )
+        return self

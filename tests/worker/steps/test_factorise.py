@@ -1,5 +1,7 @@
 """Layers as chains of smaller ones: the size that was asked for, and the nearest network of that size."""
 
+import copy
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -163,6 +165,14 @@ def test_grouped_convolutions_stay(tmp_path):
 def test_exactly_one_measure_is_taken(fields, message):
     with pytest.raises(ValidationError, match=message):
         Factorise(method="factorise", **fields)
+
+
+def test_nan_is_refused_by_name(plain, tmp_path):
+    broken = copy.deepcopy(plain)
+    broken.state_dict()["features.conv2.weight"].view(-1)[0] = float("nan")
+    with pytest.raises(Problem, match="WEIGHT_NOT_FINITE") as problem:
+        apply(broken, tmp_path, ratio=0.5, layers=["*.conv2"])
+    assert "'features.conv2'" in problem.value.detail
 
 
 def test_it_stops_when_asked(plain, tmp_path):

@@ -1,5 +1,7 @@
 """Convolutions split in two: the report's networks to the parameter, and the nearest start there is."""
 
+import copy
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -215,7 +217,7 @@ def test_only_what_follows_alone_moves_between(tmp_path):
 def test_groups_that_do_not_divide_are_refused_by_name(plain, tmp_path, groups, way_out):
     """Report G8."""
     with pytest.raises(Problem, match="GROUPS_DO_NOT_DIVIDE") as problem:
-        apply(plain, tmp_path, kind="grouped", groups=groups)
+        apply(plain, tmp_path, kind="grouped", groups=groups, layers=["*"])
     assert problem.value.status == 422
     assert "groups must divide in and out channels" in problem.value.detail
     assert f"features.conv1 has 3 input channels ({way_out}" in problem.value.detail
@@ -236,6 +238,8 @@ def test_a_misspelt_layer_is_refused_with_the_nearest(plain, tmp_path):
         ({"groups": 4}, "leave groups out"),
         ({"kind": "grouped", "groups": "in/3"}, "in/2"),
         ({"kind": "grouped", "groups": 0}, "greater than or equal to 1"),
+        ({"kind": "grouped", "groups": "in/2"}, "set keep_first to 1 or more"),
+        ({"kind": "grouped", "groups": 4}, "does not divide the 3 colours"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(fields, message):
@@ -251,6 +255,14 @@ def test_new_weights_follow_the_seed(plain, tmp_path):
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])
     assert torch.equal(first["head.fc1.weight"], other["head.fc1.weight"])
+
+
+def test_nan_is_refused_by_name(plain, tmp_path):
+    broken = copy.deepcopy(plain)
+    broken.state_dict()["features.conv2.weight"].view(-1)[0] = float("nan")
+    with pytest.raises(Problem, match="WEIGHT_NOT_FINITE") as problem:
+        apply(broken, tmp_path, layers=["*.conv2"])
+    assert "'features.conv2'" in problem.value.detail
 
 
 def test_it_stops_when_asked(plain, tmp_path):

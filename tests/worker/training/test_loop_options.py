@@ -1,7 +1,6 @@
 """What a step may ask of the training loop: a part of the schedule, another forward pass or optimizer, masks,
 snapshots, the cost, and batches in parts when memory runs out."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,8 @@ from models import as_network, layer_table
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run, stop_at
 from tests.worker.training.test_loop import SPEC, assert_same_weights, make_network
 from worker.run import Stopped
-from worker.training.loop import History, build_optimizer, concatenated, train
+from worker.training.gradients import Gradients
+from worker.training.loop import build_optimizer, concatenated, train
 from worker.training.losses import hard_loss
 from worker.training.schedules import learning_rate
 from worker.training.snapshots import FOLDER, load_snapshot
@@ -324,7 +324,7 @@ class TestOutOfMemory:
         )
         knowing = make_network()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("worker.training.loop.History", partial(History, num_parts=2))
+            patch.setattr(Gradients, "num_parts", 2)
             expected, run = train_with(tmp_path / "b", network=knowing)
         assert not any("memory ran out" in message for message in run.reporter.logs())
         assert_same_weights(found_out, expected)

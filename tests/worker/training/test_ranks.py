@@ -61,6 +61,7 @@ def test_the_budget_goes_where_it_keeps_most():
     assert by_budget(layers, 20) == [0, 0]
     assert by_budget(layers, 30) == [0, 1]
     assert by_budget(layers, 50) == [None, None]
+    assert by_budget([(make_options([30], [1.0]), 25)], 25) == [None], "no option is smaller than the layer"
 
 
 def test_a_budget_below_the_smallest_options_names_them():

@@ -127,6 +127,16 @@ class TestTeacher:
         assert student.preprocessing == SIZED
         assert_trainable(student)
 
+    def test_width_keeps_a_share_of_every_layers_channels(self, tmp_path, teacher):
+        """Half of report/final with three classes, by hand: 27,432 in seven convolutions, 288 in their norms, 1,539 in
+        the head."""
+        pytest.importorskip("models.channels", reason="narrowing is not there yet")
+        student = build_student(Student(teacher=0, width=0.5), None, run_with(tmp_path, teacher))
+        assert sum(parameter.numel() for parameter in student.parameters()) == 27_432 + 288 + 1_539
+        assert student.num_classes == 3
+        assert student.preprocessing == SIZED
+        assert_trainable(student)
+
     def test_a_position_beyond_the_teachers_is_refused(self, tmp_path, teacher):
         with pytest.raises(Problem, match="STUDENT_IMPOSSIBLE") as problem:
             build_student(Student(teacher=1), None, run_with(tmp_path, teacher))

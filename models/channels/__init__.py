@@ -1,0 +1,6 @@
+"""Structured pruning's ground: which channels belong together, and a network without some of them."""
+
+from .groups import Channels, Group, Member, analyse
+from .narrowing import narrow, scaled
+
+__all__ = ["Channels", "Group", "Member", "analyse", "narrow", "scaled"]
