@@ -3,7 +3,6 @@
 Keyed by the image *and* the view: labels of another view than the student's teach it wrong.
 """
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -33,9 +32,7 @@ class LabelCache:
         words = _WORDS[self._dtype]
         shape = torch.Size([num_views, num_images, num_classes + 1])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            # A full disk is an error here; met through the mapping, it would kill the process.
-            os.posix_fallocate(file.fileno(), 0, shape.numel() * words.itemsize)
+        _reserve(path, shape.numel() * words.itemsize)
         self._words_VMK = torch.from_file(str(path), shared=True, size=shape.numel(), dtype=words).view(shape)
 
     def read(self, view: int, indices_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +44,14 @@ class LabelCache:
     def write(self, view: int, indices_N: Tensor, values_NC: Tensor) -> None:
         words_NC = values_NC.to(self._dtype).contiguous().view(self._words_VMK.dtype)
         self._words_VMK[view][indices_N] = torch.cat([words_NC, _checksum(words_NC)[:, None]], dim=1)
+
+
+def _reserve(path: Path, num_bytes: int) -> None:
+    """Lengthen the file with zeros. Written out, so that a full disk is an error here: met through the mapping, it would
+    kill the process."""
+    with path.open("ab") as file:
+        while (missing := num_bytes - file.tell()) > 0:
+            file.write(bytes(min(missing, 1 << 20)))
 
 
 def _checksum(words_NC: Tensor) -> Tensor:

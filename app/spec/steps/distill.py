@@ -158,6 +158,11 @@ class Distill(StepSpec, Training):
             raise ValueError(
                 "hints need the teachers' inner values, which soft_labels does not keep: leave one of them out"
             )
+        if cache.views > self.epochs:
+            raise ValueError(
+                f"soft_labels.views {cache.views} are more than the {self.epochs} epochs can show: "
+                "lower views or raise epochs"
+            )
         if self.augmentation == "none" and cache.views > 1:
             raise ValueError(
                 f"soft_labels.views {cache.views} would all be the same under augmentation 'none': set views to 1 or augment"

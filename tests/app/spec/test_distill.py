@@ -24,6 +24,7 @@ def make_spec(**changes) -> Distill:
         ({"soft_labels": {}, "mixup": 0.2}, "never shows the same blend twice"),
         ({"soft_labels": {}, "hints": [HINT]}, "hints need"),
         ({"soft_labels": {"views": 2}, "augmentation": "none"}, "soft_labels.views 2"),
+        ({"soft_labels": {"views": 9}, "epochs": 8}, "soft_labels.views 9 are more than the 8 epochs"),
         ({"soft_labels": {}, "recipe": "function_matching"}, "mixup 1.0"),
         ({"hints": [{"student": "conv1"}]}, "hints.0.teacher"),
     ],
