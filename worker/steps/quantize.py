@@ -28,11 +28,11 @@ from worker.training.stored_form import (
     bits_of,
     check_finite,
     check_patterns,
-    details_of,
     in_half,
     keeping_zeros,
     loses_variance,
     pays_as_sparse,
+    settle,
 )
 
 _ENCODINGS = {"float8": "float8_e4m3"}  # the others have their scheme's name
@@ -57,9 +57,9 @@ def apply(model: Network | None, spec: Quantize, run: Run) -> Network:
     whole = {name: tensor.cpu() for name, tensor in quantized.state_dict().items()}
     whole |= {name: model.state_dict()[name].cpu() for name in encoded}
     encoded = {name: encoded.get(name) or choice.encoded(name, tensor) for name, tensor in whole.items()}
-    _note(run, spec, whole, encoded)  # before the network, whose memory `whole` is, takes the stored values
-    _load(quantized, encoded)
-    return quantized
+    if spec.scheme == "cast":
+        run.note("zeroed_weights", _zeroed_share(whole, encoded))
+    return settle(quantized, encoded, whole, run)
 
 
 class _Choice:
@@ -117,11 +117,6 @@ class _Choice:
         before = self._before[name]
         is_same = all(before.encoding.get(key) == encoding.get(key) for key in ("name", "bits", "axis"))
         return is_same and torch.equal(before.decode(), tensor.cpu())
-
-
-def _load(network: Network, encoded: dict[str, Encoded]) -> None:
-    network.load_state_dict({name: stored.decode() for name, stored in encoded.items()})
-    network.encoded = {name: stored for name, stored in encoded.items() if stored.encoding["name"] != "raw"}
 
 
 # --------------------------------------------------------------------------------------------- with a few images
@@ -234,19 +229,6 @@ def _add_cost(
             total += macs_so_far
     passes = 2 * ((spec.rounding == "adaround") + spec.bias_correction)
     run.cost.add(epochs=0, seconds=seconds, macs=total * passes * num_images)
-
-
-# ------------------------------------------------------------------------------------------------- what is noted
-
-
-def _note(run: Run, spec: Quantize, whole: dict[str, Tensor], encoded: dict[str, Encoded]) -> None:
-    rows = details_of(whole, encoded)
-    run.details["tensors"] = rows
-    run.note("max_abs_error", max((row["max_abs_error"] for row in rows), default=0.0))
-    num_elements = sum(row["elements"] for row in rows)
-    run.note("bits_per_weight", 8 * sum(row["bytes"] for row in rows) / max(num_elements, 1), "bit")
-    if spec.scheme == "cast":
-        run.note("zeroed_weights", _zeroed_share(whole, encoded))
 
 
 def _zeroed_share(whole: dict[str, Tensor], encoded: dict[str, Encoded]) -> float:
