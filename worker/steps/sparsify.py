@@ -32,8 +32,8 @@ def apply(model: Network | None, spec: Sparsify, run: Run) -> Network:
     """A copy of `model` with zeros, trained where the spec says so, that computes with the stored values.
 
     Notes the share of zeros among the chosen layers' weights, the largest error of an element and the mean bits of one.
-    Raises Problem NO_SUCH_LAYER for a pattern that matches nothing, NOTHING_TO_SPARSIFY where no layer can take the zeros and
-    NOT_QUANTIZABLE where a tensor holds NaN or infinity.
+    Raises Problem NO_SUCH_LAYER for a pattern that matches nothing, NOTHING_TO_SPARSIFY where no layer can take the zeros,
+    and NOT_QUANTIZABLE where a tensor holds NaN or infinity.
     """
     network = build_student(Student(previous=True), model, run)
     check_finite(network.state_dict())
