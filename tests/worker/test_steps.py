@@ -19,6 +19,7 @@ NUM_CLASSES = 3
 FIELDS: dict[str, dict[str, Any]] = {
     "distill": {"student": "report/final", "epochs": 1, "batch_size": 8},
     "finetune": {"epochs": 1, "batch_size": 8},
+    "prune": {"keep_rate": 0.7, "training": {"epochs": 1, "batch_size": 8}},
     "train": {"student": "report/final", "epochs": 1, "batch_size": 8},
 }
 # These move weights and keep every tensor's shape and type: they promise no bytes.
