@@ -80,7 +80,9 @@ def index_by_dim(index: Any, ndim: int) -> list[tuple[int, int]]:
     return places
 
 
-def rearrange(step: Step, layer_type: str | None, like: Tensor, tensor: Tensor, values: dict[str, Any]) -> Tensor:
+def rearrange(
+    step: Step, layer_type: str | None, like: Tensor, tensor: Tensor, values: dict[str, Any]
+) -> Tensor:
     """A shape function on `tensor`; `like` has the shape of its result."""
     if step.op == "function":
         arguments = {name: resolve(value, values) for name, value in bind(step).items()}
@@ -104,7 +106,14 @@ _SAME_FUNCTIONS = {
     *("softplus", "hardswish", "hardsigmoid", "normalize", "contiguous"),
 }
 # These work on height and width, the last two dimensions.
-_PLANE_LAYERS = {"MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "ZeroPad2d", "ReflectionPad2d"}
+_PLANE_LAYERS = {
+    "MaxPool2d",
+    "AvgPool2d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "ZeroPad2d",
+    "ReflectionPad2d",
+}
 _PLANE_FUNCTIONS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
 _SHAPE_FUNCTIONS = {"view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "expand"}
 _REARRANGING = (_SHAPE_FUNCTIONS - {"expand"}) | {"contiguous"}
@@ -490,7 +499,9 @@ class Flow:
         while self._uses[self.steps[run[-1]].name] == 1:
             name = self.steps[run[-1]].name
             user = next(
-                p for p in range(run[-1] + 1, len(self.steps)) if name in names([self.steps[p].args, self.steps[p].kwargs])
+                p
+                for p in range(run[-1] + 1, len(self.steps))
+                if name in names([self.steps[p].args, self.steps[p].kwargs])
             )
             step = self.steps[user]
             rearranges = step.op == "function" and step.target in _REARRANGING
@@ -569,7 +580,14 @@ class Flow:
         return first
 
     def _add_slots(
-        self, step: Step, tensors: Sequence[str], role: Role, labels_C: Tensor, *, dim: int = 0, repeats: int = 1
+        self,
+        step: Step,
+        tensors: Sequence[str],
+        role: Role,
+        labels_C: Tensor,
+        *,
+        dim: int = 0,
+        repeats: int = 1,
     ) -> None:
         for tensor in tensors:
             slot = Slot(f"{step.target}.{tensor}", dim, step.target, role, labels_C, repeats)

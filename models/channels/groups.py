@@ -106,7 +106,8 @@ def analyse(network: Network) -> Channels:
         units[first if taken[first] == 1 else f"{first}:{taken[first]}"] = part
     members = _members(flow, units)
     groups = [
-        Group(name, tuple(producers[part[0]]), len(part), tuple(members[name])) for name, part in units.items()
+        Group(name, tuple(producers[part[0]]), len(part), tuple(members[name]))
+        for name, part in units.items()
     ]
     removable = {layer for group in groups for layer in group.layers}
     return Channels(groups, _fixed_layers(flow, removable), flow, units)
@@ -153,7 +154,9 @@ def _members(flow: Flow, units: dict[str, list[int]]) -> dict[str, list[Member]]
             unit, order = unit_of[roots[index]].sort(stable=True)
             num_units = len(units[names[number]])
             members[names[number]].append(
-                Member(slot.tensor, slot.dim, slot.layer, slot.role, index[order], unit, num_units, slot.repeats)
+                Member(
+                    slot.tensor, slot.dim, slot.layer, slot.role, index[order], unit, num_units, slot.repeats
+                )
             )
     return members
 
@@ -179,4 +182,3 @@ def removed_labels(channels: Channels, removed: dict[str, list[int]]) -> Tensor:
     for name, indices in removed.items():
         gone[[channels.units[name][index] for index in indices]] = True
     return gone
-

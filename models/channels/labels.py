@@ -105,7 +105,9 @@ class Value:
 
 def _changes(labels: Tensor, dim: int) -> bool:
     length = labels.shape[dim]
-    return length > 1 and not torch.equal(labels.narrow(dim, 0, length - 1), labels.narrow(dim, 1, length - 1))
+    return length > 1 and not torch.equal(
+        labels.narrow(dim, 0, length - 1), labels.narrow(dim, 1, length - 1)
+    )
 
 
 def column(labels: Tensor, dim: int) -> Tensor:

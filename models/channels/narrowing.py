@@ -47,7 +47,8 @@ def scaled(network: Network, width: float) -> Network:
         raise ValueError(f"width is {width}: a network can be narrowed to a width above 0 and at most 1")
     channels = analyse(network)
     removed = {
-        group.name: range(max(1, round(width * group.num_units)), group.num_units) for group in channels.groups
+        group.name: range(max(1, round(width * group.num_units)), group.num_units)
+        for group in channels.groups
     }
     return narrow(network, channels, removed)
 
@@ -60,7 +61,9 @@ def _checked(channels: Channels, removed: Mapping[str, Sequence[int]]) -> dict[s
         if outside:
             raise ValueError(f"group {name!r} has units 0 to {group.num_units - 1}, not {outside[0]}")
         if len(indices) == group.num_units:
-            raise ValueError(f"group {name!r} would lose all of its {group.num_units} units: keep at least one")
+            raise ValueError(
+                f"group {name!r} would lose all of its {group.num_units} units: keep at least one"
+            )
         checked[name] = indices
     return checked
 
@@ -107,7 +110,9 @@ class _Writer:
         for name, layer in layers.items():
             self._resize(name, layer["type"], layer.setdefault("arguments", {}))
         used = {node["target"] for node in self._nodes if node["op"] == "layer"}
-        return {name: layer for name, layer in layers.items() if name in used or name not in self._replaced_layers}
+        return {
+            name: layer for name, layer in layers.items() if name in used or name not in self._replaced_layers
+        }
 
     def _resize(self, name: str, layer_type: str, arguments: dict[str, Any]) -> None:
         num_inputs = self._count(self._flow.inputs.get(name))
@@ -217,7 +222,9 @@ class _Writer:
                 continue
             picked = _renumbered(torch.arange(len(stays))[parts[place]].reshape(-1), stays)
             now = resolve(bind(step)["index"], self._values)
-            if torch.equal(torch.arange(int(stays.sum()))[now[place] if isinstance(now, list) else now], picked):
+            if torch.equal(
+                torch.arange(int(stays.sum()))[now[place] if isinstance(now, list) else now], picked
+            ):
                 continue
             part = int(picked) if isinstance(parts[place], int) else _as_slice(picked)
             if part is None:

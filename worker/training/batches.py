@@ -6,7 +6,7 @@ Mixup: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", https://a
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -44,6 +44,10 @@ class Batch:
     labels_N: Tensor
     """int64 on the device; -1 where an image has no label."""
     view: View | None
+    step: int = -1
+    """0-based; -1 where it is no batch of a training."""
+    view_number: int | None = None
+    """Which of its numbered views each image is seen in, where there are such (`TrainingImages.views`)."""
     mixup: Mixup | None = None
     whole: "Batch | None" = None
     """Of a part: the batch it was taken from, and which rows."""
@@ -59,8 +63,16 @@ class Batch:
                 partner_N=mixup.partner_N[rows],
                 partner_labels_N=mixup.partner_labels_N[rows],
             )
-        view = None if self.view is None else View(*(value[rows] for value in vars(self.view).values()))
-        return Batch(self.indices_N[rows], self.labels_N[rows], view, mixup=mixup, whole=self, rows=rows)
+        view = None if self.view is None else self.view.rows(rows)
+        return replace(
+            self,
+            indices_N=self.indices_N[rows],
+            labels_N=self.labels_N[rows],
+            view=view,
+            mixup=mixup,
+            whole=self,
+            rows=rows,
+        )
 
 
 class TrainingImages:
@@ -69,6 +81,8 @@ class TrainingImages:
     `train_fraction`: the share that is used, of each class over all splits and of the unlabelled images of each
     split, at least one of each; the same images for the same seed, and a smaller share is part of a larger one.
     `mixup`: the parameter of the Beta distribution that shares are drawn from; 0: no mixup.
+    `views`: how many views each image has; epoch e shows number e mod `views`, which follows from seed, image and number
+    alone. None: every batch draws new ones.
     """
 
     def __init__(
@@ -81,16 +95,18 @@ class TrainingImages:
         device: torch.device,
         train_fraction: float = 1.0,
         mixup: float = 0.0,
+        views: int | None = None,
     ) -> None:
         self.labels_N = torch.cat([data.labels(split) for split in splits])
         """Of all images, used or not; `Batch.indices_N` are positions here."""
         self.digests = [data.digest(split) for split in splits]
-        self._data = data
-        self._splits = splits
+        self.data = data
+        self.splits = splits
+        self.device = device
         self._batch_size = batch_size
         self._seed = seed
-        self._device = device
         self._mixup = mixup
+        self._views = views
         self._images: dict[str, list[Tensor]] = {}
         self._used_M: Tensor | None = None
         if train_fraction < 1:
@@ -122,36 +138,53 @@ class TrainingImages:
         indices_N = order_N[position * self._batch_size : (position + 1) * self._batch_size]
         if self._used_M is not None:
             indices_N = self._used_M[indices_N]
-        view = draw_view(augmentation, len(indices_N), _generator(self._seed, "view", step))
-        labels_N = self.labels_N[indices_N].to(self._device)
+        if self._views is None:
+            view_number = None
+            view = draw_view(augmentation, len(indices_N), _generator(self._seed, "view", step))
+        else:
+            view_number = epoch % self._views
+            view = _numbered_view(augmentation, self._seed, view_number, len(self.labels_N))
+            view = None if view is None else view.rows(indices_N)
+        labels_N = self.labels_N[indices_N].to(self.device)
         return Batch(
             indices_N,
             labels_N,
-            None if view is None else view.to(self._device),
+            None if view is None else view.to(self.device),
+            step=step,
+            view_number=view_number,
             mixup=self._draw_mixup(step, labels_N) if self._mixup else None,
         )
 
+    def plain(self) -> Iterator[Batch]:
+        """All images once, used or not, in order and as they are."""
+        for indices_N in torch.arange(len(self.labels_N)).split(self._batch_size):
+            yield Batch(indices_N, self.labels_N[indices_N].to(self.device), None)
+
+    def paths(self) -> list[str]:
+        """Of all images, used or not, in the order of `labels_N`."""
+        return [path for split in self.splits for path in self.data.paths(split)]
+
     def _draw_mixup(self, step: int, labels_N: Tensor) -> Mixup:
         # Python's generator: torch's Beta takes none, and would draw from the global one.
-        share = random.Random(_mixed(self._seed, "share", step)).betavariate(self._mixup, self._mixup)
+        share = random.Random(mixed_seed(self._seed, "share", step)).betavariate(self._mixup, self._mixup)
         partner_N = torch.randperm(len(labels_N), generator=_generator(self._seed, "partner", step))
-        return Mixup(share, partner_N, labels_N[partner_N.to(self._device)])
+        return Mixup(share, partner_N, labels_N[partner_N.to(self.device)])
 
     def pixels(self, batch: Batch, preprocessing: Geometry) -> Tensor:
         """float32 [N, 3, H, W] on the device: the batch as a network with this preprocessing sees it."""
         if batch.whole is not None and batch.rows is not None:  # a part's partners lie outside of it
             return self.pixels(batch.whole, preprocessing)[batch.rows]
-        images_NCHW = self._gather(batch.indices_N, preprocessing).to(self._device)
+        images_NCHW = self._gather(batch.indices_N, preprocessing).to(self.device)
         pixels_NCHW = network_input(images_NCHW, batch.view, preprocessing)
         if batch.mixup is None:
             return pixels_NCHW
-        partners_NCHW = pixels_NCHW[batch.mixup.partner_N.to(self._device)]
+        partners_NCHW = pixels_NCHW[batch.mixup.partner_N.to(self.device)]
         return partners_NCHW.lerp_(pixels_NCHW, batch.mixup.share)
 
     def _gather(self, indices_N: Tensor, preprocessing: Geometry) -> Tensor:
         key = repr(sorted(preprocessing.items()))
         if key not in self._images:
-            self._images[key] = [self._data.images(split, preprocessing) for split in self._splits]
+            self._images[key] = [self.data.images(split, preprocessing) for split in self.splits]
         parts = self._images[key]
         if len(parts) == 1:
             return parts[0][indices_N]
@@ -179,22 +212,30 @@ def network_input(images_NCHW: Tensor, view: View | None, preprocessing: Geometr
 
 def seed_step(seed: int, step: int) -> None:
     """Dropout and whatever else draws from torch's own generators then depends on the step number alone."""
-    torch.manual_seed(_mixed(seed, "step", step))
+    torch.manual_seed(mixed_seed(seed, "step", step))
 
 
-def _mixed(seed: int, purpose: str, number: int) -> int:
+def mixed_seed(seed: int, purpose: str, number: int) -> int:
     """Independent 63-bit seeds: neighbouring seeds and steps must not share a stream."""
     text = f"{seed} {purpose} {number}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
 def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mixed(seed, purpose, number))
+    return torch.Generator().manual_seed(mixed_seed(seed, purpose, number))
 
 
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=_generator(seed, "order", epoch))
+
+
+@lru_cache(maxsize=1)
+def _numbered_view(
+    augmentation: Literal["none", "light", "strong"], seed: int, number: int, num_images: int
+) -> View | None:
+    """One view of every image: an epoch shows all of them."""
+    return draw_view(augmentation, num_images, _generator(seed, "numbered view", number))
 
 
 def _strata(labels: Sequence[Tensor]) -> list[Tensor]:

@@ -23,16 +23,14 @@ from app.spec.training import Training
 from models import Network, layer_table
 from models.load_artifact import Score, evaluate
 from worker.run import Run, Stopped
-from worker.training.batches import Batch, TrainingImages, seed_step
+from worker.training.batches import TrainingImages
 from worker.training.checkpoint import load_checkpoint, save_checkpoint
 from worker.training.dropout import dropout_probability
-from worker.training.memory import Buffers, is_out_of_memory, parts_of
+from worker.training.gradients import BatchLoss, Gradients
 from worker.training.memory_format import fastest_format
 from worker.training.schedules import learning_rate
 from worker.training.snapshots import FOLDER, save_snapshot
 
-BatchLoss = Callable[[Tensor, Batch], Tensor]
-"""(logits [N, C] in float32, batch) → scalar loss."""
 OptimizerBuilder = Callable[[nn.Module, Training], torch.optim.Optimizer]
 """The loop sets the rate of every group at every step."""
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
@@ -53,8 +51,6 @@ class History:
     """accuracy, cross_entropy, epoch."""
     seconds: float = 0.0
     """Spent by all attempts, validation included."""
-    num_parts: int = 1
-    """In how many parts a batch is taken since memory ran out."""
 
 
 def build_optimizer(network: nn.Module, spec: Training) -> torch.optim.Optimizer:
@@ -95,9 +91,9 @@ def train(
     * `teacher_macs`, `macs`: multiply-adds of a forward pass of one image, of the teachers and of the network. Where
       `macs` is not given it is that of the `models.Network` that `network` is, or holds, else 0.
 
-    When memory runs out in a forward or backward pass, the step is done again in 2, 4, 8, ... parts whose gradients
-    add up to the whole batch's, and so are all steps after it. Batch normalisation then sees the statistics of a
-    part. A loss that compares the images of a batch with each other compares them within a part.
+    When memory runs out in a forward or backward pass, batches are taken in parts whose gradients add up to the whole
+    batch's (`worker.training.gradients`). Batch normalisation then sees the statistics of a part, and a loss that
+    compares the images of a batch with each other compares them within a part.
 
     Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `cross_entropy`; at the end what all
     training of the run's step took: `trained_epochs`, `trained_seconds` and `trained_macs`. Keeps the weights of the
@@ -109,17 +105,24 @@ def train(
     network.to(run.device)
     trial_NCHW = images.pixels(images.batch(0, "none"), preprocessing)
     with fastest_format(network, trial_NCHW), dropout_probability(network, spec.dropout, run):
-        training = _Training(
-            network, spec, run, images, preprocessing, batch_loss, from_epoch, build_optimizer(network, spec)
+        optimizer = build_optimizer(network, spec)
+        training = _Training(network, spec, run, images, preprocessing, optimizer, from_epoch)
+        training.gradients = Gradients(
+            network,
+            optimizer,
+            training.scaler,
+            run,
+            forward=forward or network,
+            batch_loss=batch_loss,
+            autocast_dtype=_autocast_dtype(spec, run),
         )
-        training.forward = forward or network
         training.after_step = after_step
         training.macs_per_image = teacher_macs + 3 * (_macs_of(network) if macs is None else macs)
         return training.run_to_end()
 
 
 class _Training(Generic[NetworkType]):
-    forward: Callable[[Tensor], Tensor]
+    gradients: Gradients
     after_step: Callable[[], None] | None
     macs_per_image: int
 
@@ -130,19 +133,16 @@ class _Training(Generic[NetworkType]):
         run: Run,
         images: TrainingImages,
         preprocessing: dict[str, Any],
-        batch_loss: BatchLoss,
-        from_epoch: int,
         optimizer: torch.optim.Optimizer,
+        from_epoch: int,
     ) -> None:
         self.network = network
         self.spec = spec
         self.run = run
         self.images = images
         self.preprocessing = preprocessing
-        self.batch_loss = batch_loss
         self.from_epoch = from_epoch
         self.first_step = from_epoch * images.steps_per_epoch
-        self.autocast_dtype = _autocast_dtype(spec, run)
         self.optimizer = optimizer
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=spec.precision == "amp_fp16")
         self.history = History(step=self.first_step)
@@ -188,77 +188,15 @@ class _Training(Generic[NetworkType]):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.images.batch(step, self.spec.augmentation)
-        value = self._accumulate_gradients(batch)
+        value = self.gradients.take(step, batch, lambda batch: self.images.pixels(batch, self.preprocessing))
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss became {value}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.after_step is not None:
             self.after_step()
         self.history.step += 1
         self.history.loss_sum += value
-
-    def _accumulate_gradients(self, batch: Batch) -> float:
-        """Leave the batch's gradients in the parameters and return its loss; in as many parts as memory asks for."""
-        buffers = Buffers(self.network)
-        while True:
-            # Within the loop: a step that is tried again draws the same numbers.
-            seed_step(self.run.seed, self.history.step)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.network.zero_grad(
-                set_to_none=True
-            )  # all of them: an optimizer need not hold every parameter
-            try:
-                return self._pass_over(batch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error)
-            # Outside of the handler: the error holds on to every tensor of the failed pass.
-            buffers.restore()
-            self._divide_batches(len(batch.indices_N), reason)
-
-    def _pass_over(self, batch: Batch) -> float:
-        pixels_NCHW = self.images.pixels(batch, self.preprocessing)
-        num_images = len(batch.indices_N)
-        all_rows = list(parts_of(num_images, self.history.num_parts))
-        if len(all_rows) == 1:
-            return self._forward_and_backward(pixels_NCHW, batch, share=1.0)
-        return sum(
-            self._forward_and_backward(
-                pixels_NCHW[rows], batch.part(rows), share=(rows.stop - rows.start) / num_images
-            )
-            for rows in all_rows
-        )
-
-    def _forward_and_backward(self, pixels_NCHW: Tensor, batch: Batch, *, share: float) -> float:
-        with torch.autocast(
-            self.run.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
-        ):
-            logits_NC = self.forward(pixels_NCHW)
-        loss = self.batch_loss(logits_NC.float(), batch) * share
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss became {value}")
-        self.scaler.scale(loss).backward()
-        return value
-
-    def _divide_batches(self, num_images: int, reason: str) -> None:
-        """Twice as many parts from now on. Raises Problem OUT_OF_MEMORY where they would be single images."""
-        num_parts = 2 * min(self.history.num_parts, max(num_images // 2, 1))
-        if num_images // num_parts < 2:
-            raise Problem(
-                422,
-                "OUT_OF_MEMORY",
-                f"Two images at a time need more memory than {self.run.device} has ({reason.splitlines()[0][:200]}). "
-                "Take a smaller input size, a smaller network or teacher, or a larger device.",
-            )
-        self.history.num_parts = num_parts
-        self.run.log(
-            f"memory ran out at step {self.history.step}: batches are taken in {num_parts} parts from here on. Gradients "
-            "add up to the whole batch's, but batch normalisation sees the statistics of a part.",
-            "warning",
-        )
-        if self.run.device.type == "cuda":
-            torch.cuda.empty_cache()  # pieces of the failed size are of no use to the smaller ones
 
     def _finish_epoch(self, epoch: int) -> None:
         """Epochs are counted from 1 in what is noted."""
@@ -332,6 +270,7 @@ class _Training(Generic[NetworkType]):
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "history": asdict(self.history),
+                "num_parts": self.gradients.num_parts,
             },
         )
 
@@ -344,6 +283,7 @@ class _Training(Generic[NetworkType]):
         self.scaler.load_state_dict(state["scaler"])
         self.best_weights = state["best_weights"]
         self.history = History(**state["history"])
+        self.gradients.num_parts = state["num_parts"]
         self.run.log(f"training goes on at step {self.history.step}")
 
     def _fingerprint(self) -> str:
@@ -456,8 +396,10 @@ class _Pace:
         )
 
 
-def concatenated(run: Run, splits: Sequence[Split], spec: Training) -> TrainingImages:
-    """The run's images of several splits as one training set."""
+def concatenated(
+    run: Run, splits: Sequence[Split], spec: Training, *, views: int | None = None
+) -> TrainingImages:
+    """The run's images of several splits as one training set; each with this many views, or ever new ones."""
     return TrainingImages(
         run.data,
         splits,
@@ -466,4 +408,5 @@ def concatenated(run: Run, splits: Sequence[Split], spec: Training) -> TrainingI
         device=run.device,
         train_fraction=spec.train_fraction,
         mixup=spec.mixup,
+        views=views,
     )

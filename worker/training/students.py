@@ -79,7 +79,7 @@ def _of_teacher(student: Student, run: Run) -> Network:
             f"student.teacher {student.teacher} is the position of a teacher, counted from 0, and the job has "
             f"{len(run.teachers)}: give a smaller one."
         )
-    network = _copy(run.teachers[student.teacher].network)
+    network = _copy(run.network_teacher(student.teacher).network)
     return _with_new_weights(network.to("cpu"), student.width, run.seed)
 
 
@@ -143,7 +143,7 @@ def _preprocessing(student: Student, network: Network, run: Run) -> Preprocessin
         return student.preprocessing
     if network.preprocessing is not None:
         return Preprocessing(**network.preprocessing)
-    teachers = Preprocessing(**run.teachers[0].preprocessing)
+    teachers = Preprocessing(**run.teachers_preprocessing())
     if teachers.input_size == size:
         return teachers
     if size[0] != size[1]:

@@ -30,3 +30,7 @@ class Finetune(StepSpec, Training):
     @property
     def trains(self) -> bool:
         return True
+
+    @property
+    def keeps_layers(self) -> bool:
+        return True
