@@ -44,7 +44,7 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
         errors += _class_errors(teachers, dataset) + _evaluation_errors(dataset)
         errors += step_rules.split_errors(spec, _num_images(dataset))
         errors += step_rules.class_errors(spec, len((dataset.report or {})["class_names"]))
-    errors += step_rules.teacher_errors(spec, teachers) + step_rules.rewind_errors(spec)
+    errors += step_rules.teacher_errors(spec, teachers)
     errors += _student_errors(spec)
     if errors:
         raise _problem(errors)

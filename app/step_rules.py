@@ -1,6 +1,6 @@
-"""What a job's steps need of its teachers, of its data and of each other: found before it is queued.
+"""What a job's steps need of its teachers and of its data: found before it is queued.
 
-Rules within one step are its spec's own validators. Every function gives errors as a problem has them: pointer,
+Rules that need neither are validators of the specs. Every function gives errors as a problem has them: pointer,
 code, detail, hint.
 """
 
@@ -100,31 +100,6 @@ def _preprocessing_errors(
     return [
         error(pointer, "PREPROCESSING_MISSING", detail, 'Give `preprocessing`, e.g. {"resize": [64, 64]}.')
     ]
-
-
-def rewind_errors(spec: JobSpec) -> Errors:
-    """Steps that go back to an epoch of a training that is not before them, or was not as long."""
-    errors = []
-    for index, step in enumerate(spec.steps):
-        if not step.rewind_epochs:
-            continue
-        pointer = f"/steps/{index}"
-        trained = next((earlier for earlier in reversed(spec.steps[:index]) if earlier.trains), None)
-        wanted = max(step.rewind_epochs)
-        epochs = getattr(trained, "epochs", None)
-        if trained is None:
-            detail = f"This step goes back to epoch {wanted} of a training, and no step before it trains."
-            errors.append(
-                error(
-                    pointer, "NOTHING_TO_REWIND", detail, "Put a step that trains (train, distill) before it."
-                )
-            )
-        elif epochs is not None and wanted > epochs:
-            detail = (
-                f"This step goes back to epoch {wanted}, and the {trained.method} before it has {epochs}."
-            )
-            errors.append(error(pointer, "NOTHING_TO_REWIND", detail, f"Choose an epoch from 0 to {epochs}."))
-    return errors
 
 
 def class_errors(spec: JobSpec, num_classes: int) -> Errors:

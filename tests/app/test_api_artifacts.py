@@ -49,7 +49,9 @@ def test_an_export_keeps_its_name_and_is_not_the_answer(sqlite_service: Service)
     """`download` stays the network; whatever a step offers beside it is fetched by its id."""
     job_id = sqlite_service.job()
     claim = sqlite_service.worker.claim(job_id)
-    export = jobs.NewArtifact(1, "export", "final.course-8bit.pkl", sqlite_service.worker.put(b"pickle"), 6, {})
+    export = jobs.NewArtifact(
+        1, "export", "final.course-8bit.pkl", sqlite_service.worker.put(b"pickle"), 6, {}
+    )
     with transaction() as session:
         jobs.finish(session, claim, {}, [export, sqlite_service.worker.artifact(CONTENT)])
     items = sqlite_service.client.get(f"/v1/jobs/{job_id}/artifacts").json()["items"]

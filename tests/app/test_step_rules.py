@@ -1,4 +1,4 @@
-"""What a job's steps need of teachers, data and each other, each refused with a pointer to it."""
+"""What a job's steps need of teachers and data, each refused with a pointer to it."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from app.spec.job import JobSpec
 from app.spec.networks import Student
 from app.spec.steps.base import StepSpec
-from app.step_rules import class_errors, rewind_errors, split_errors, teacher_errors
+from app.step_rules import class_errors, split_errors, teacher_errors
 from app.tables import Teacher
 from tests.app.conftest import Service, teacher_report
 
@@ -67,32 +67,6 @@ def test_previous_is_nothing_before_the_first_step_of_an_ensemble() -> None:
 def test_tables_alone_do_not_say_what_a_student_sees() -> None:
     assert told(teacher_errors(job(STUDENT), [TABLE])) == [("/steps/0/student", "PREPROCESSING_MISSING")]
     assert teacher_errors(job(STUDENT, num_teachers=2), [TABLE, NETWORK]) == []
-
-
-class Rewinds(StepSpec):
-    to: int
-
-    @property
-    def rewind_epochs(self) -> list[int]:
-        return [0, self.to]
-
-
-class Trains(StepSpec):
-    epochs: int = 4
-
-    @property
-    def trains(self) -> bool:
-        return True
-
-
-def test_a_rewind_needs_an_epoch_that_was() -> None:
-    trains, plain = Trains(method="x"), StepSpec(method="x")
-    assert rewind_errors(with_steps(trains, plain, Rewinds(method="x", to=4))) == []
-    late = rewind_errors(with_steps(trains, plain, Rewinds(method="x", to=5)))
-    assert told(late) == [("/steps/2", "NOTHING_TO_REWIND")]
-    assert "from 0 to 4" in late[0]["hint"]
-    alone = rewind_errors(with_steps(Rewinds(method="x", to=1), trains))
-    assert told(alone) == [("/steps/0", "NOTHING_TO_REWIND")]
 
 
 class Splits(StepSpec):
