@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from app import step_rules
 from app.spec.job import JobSpec
 from app.spec.steps.prune import Prune
 
@@ -88,19 +87,19 @@ def test_contradictions_are_refused_with_the_field_and_the_way_out(fields, said)
         make(**fields)
 
 
-def rewind_errors(*steps) -> list[str]:
-    spec = JobSpec.model_validate({"teachers": ["tch_1"], "dataset": "dst_1", "steps": list(steps)})
-    return [error["code"] for error in step_rules.rewind_errors(spec)]
+def job(*steps) -> JobSpec:
+    return JobSpec.model_validate({"teachers": ["tch_1"], "dataset": "dst_1", "steps": list(steps)})
 
 
 def test_weights_of_an_epoch_need_a_step_that_trained():
-    """As the job is submitted, before it is queued."""
     rewinding = {"method": "prune", "keep_rate": 0.9, "weights_from_epoch": 3}
     training = {"method": "train", "student": "report/final", "epochs": 5}
-    assert rewind_errors(rewinding) == ["NOTHING_TO_REWIND"]
-    assert len(rewind_errors(training, rewinding | {"weights_from_epoch": 6})) == 1
-    assert rewind_errors(training, rewinding) == []
-    assert rewind_errors(rewinding | {"weights_from_epoch": "end"}) == []
+    with pytest.raises(ValidationError, match="put a train, finetune or distill step before it"):
+        job(rewinding)
+    with pytest.raises(ValidationError, match="an epoch from 0 to 5"):
+        job(training, rewinding | {"weights_from_epoch": 6})
+    assert job(training, rewinding).steps[1].rewind_epochs == [3]
+    assert job(training, rewinding | {"weights_from_epoch": "end"}).steps[1].rewind_epochs == []
 
 
 def test_only_what_sees_images_trains_on_them():

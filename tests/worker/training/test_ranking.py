@@ -130,9 +130,7 @@ def half_of_everything(carving):
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["course/studentnet", "resnet18", "shufflenet_v2_x0_5"]
-)
+@pytest.mark.parametrize("name", ["course/studentnet", "resnet18", "shufflenet_v2_x0_5"])
 def test_counts_are_those_of_the_layer_table(name):
     """Without making the network; the table walks the graph that was really made."""
     carving = Carving(create_network(name, num_classes=3, image_size=32, seed=0).eval())
