@@ -64,6 +64,6 @@ class JobSpec(Spec):
         epochs: int = trained.epochs
         if furthest > epochs:
             raise ValueError(
-                f"steps[{index}] ({step.method}) goes back to the weights of epoch {furthest}, and the {trained.method} step "
-                f"before it trains {epochs} epochs: go back to an epoch from 0 to {epochs}"
+                f"steps[{index}] ({step.method}) goes back to the weights of epoch {furthest}, and the "
+                f"{trained.method} step before it trains {epochs} epochs: go back to an epoch from 0 to {epochs}"
             )

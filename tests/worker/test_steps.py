@@ -20,6 +20,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "distill": {"student": "report/final", "epochs": 1, "batch_size": 8},
     "factorise": {"ratio": 0.5},
     "finetune": {"epochs": 1, "batch_size": 8},
+    "prune": {"keep_rate": 0.7, "training": {"epochs": 1, "batch_size": 8}},
     "qat": {"epochs": 1, "batch_size": 8},
     "train": {"student": "report/final", "epochs": 1, "batch_size": 8},
 }

@@ -31,12 +31,15 @@ class Carving:
         }
         """Group name -> the original's units that are left, rising."""
         self._state = original.state_dict()
+        self._groups: list[Group] | None = self.channels.groups
         self._sizes = Sizes(original, self.channels)
 
     def groups(self) -> list[Group]:
         """The groups as they are now: fewer units, and positions in the tensors of `network`."""
-        moved = self._moved_positions()
-        return [self._now(group, moved) for group in self.channels.groups]
+        if self._groups is None:
+            moved = self._moved_positions()
+            self._groups = [self._now(group, moved) for group in self.channels.groups]
+        return self._groups
 
     def remove(self, removal: Removal) -> None:
         """Cut `network`; its weights are copied exactly."""
@@ -93,6 +96,7 @@ class Carving:
         )
         network.load_state_dict(dict(weights))
         self.network = network.eval()
+        self._groups = None
 
     def _kept_positions(self) -> dict[tuple[str, int], Tensor]:
         """(tensor, dimension) -> the original's positions that are left, rising."""

@@ -92,7 +92,9 @@ def can_score(group: Group, criterion: str, network: Network, coupling: Coupling
 
 def multiplicity(group: Group) -> int:
     """How many channels of its first layer a unit is: more than 1 where grouped convolutions are narrowed evenly."""
-    first = next(member for member in group.members if member.layer == group.layers[0])
+    first = next(
+        member for member in group.members if member.layer == group.layers[0] and member.role == "out"
+    )
     return int((first.unit == 0).sum())
 
 

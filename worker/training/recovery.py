@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from app.errors import Problem
 from app.spec.steps.prune import Prune
 from app.spec.training import Training
-from models import Network, layer_table
+from models import Network
 from models.initialise import reinitialise
 from worker.run import Run
 from worker.training.batches import Batch
@@ -154,5 +154,5 @@ def _train(
             batch_loss=batch_loss,
             from_epoch=plan.from_epoch,
             build_optimizer=optimizer,
-            teacher_macs=sum(layer_table(teacher.network)["macs"] for teacher in teachers),
+            teacher_macs=targets.macs_in(plan.num_epochs),
         )

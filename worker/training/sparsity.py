@@ -43,7 +43,7 @@ def group_lasso(network: Network, groups: Sequence[Group]) -> Tensor:
                 and member.tensor == f"{member.layer}.weight"
                 and member.tensor in parameters
             ):
-                squares = parameters[member.tensor].square().movedim(member.dim, 0).flatten(1)
+                squares = parameters[member.tensor].square().movedim(member.dim, 0).unsqueeze(-1).flatten(1)
                 parts.append(per_unit(squares.sum(dim=1), member))
         squares_U = torch.stack(parts).sum(dim=0)
         # sqrt has no gradient at 0: those units leave the sum.
