@@ -1,7 +1,7 @@
 """Quantization-aware training: a network learns to work with the few values that its weights will be stored as.
 
 Esser et al. 2020, "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153, in
-`worker/training/learned_steps.py`, under the loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531) with the
+`worker/quantization/learned_steps.py`, under the loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531) with the
 job's teachers. Changed: weights alone are quantized, as only they are stored.
 """
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from app.spec.networks import Student
 from app.spec.steps.qat import Qat
 from models import Network
+from worker.distillation.teachers import TeacherTargets
+from worker.quantization.calibration import weighted_layers
+from worker.quantization.learned_steps import QuantizedNetwork
+from worker.quantization.stored_form import bits_of, check_finite, check_patterns, settle
 from worker.run import Run, Stopped
 from worker.training.batches import Batch
-from worker.training.calibration import weighted_layers
-from worker.training.learned_steps import QuantizedNetwork
 from worker.training.loop import concatenated, train
 from worker.training.losses import distillation_loss
-from worker.training.stored_form import bits_of, check_finite, check_patterns, settle
 from worker.training.students import build_student
-from worker.training.teachers import TeacherTargets
 
 
 def apply(model: Network | None, spec: Qat, run: Run) -> Network:

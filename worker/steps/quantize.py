@@ -3,8 +3,8 @@
 * Min-max is "linear quantization" of Han, Mao, Dally 2016, "Deep Compression", https://arxiv.org/abs/1510.00149, and
   the report's 8 bits; so are codebooks (section 3 there). Grids, clipping and k-means are in `models/grids.py` and
   `models/codebook.py`; the plain cast is the report's failure.
-* AdaRound: Nagel et al. 2020, https://arxiv.org/abs/2004.10568, in `worker/training/rounding.py`.
-* Bias correction: Nagel et al. 2019, https://arxiv.org/abs/1906.04721, in `worker/training/bias_correction.py`.
+* AdaRound: Nagel et al. 2020, https://arxiv.org/abs/2004.10568, in `worker/quantization/rounding.py`.
+* Bias correction: Nagel et al. 2019, https://arxiv.org/abs/1906.04721, in `worker/quantization/bias_correction.py`.
 
 Nothing is trained; the last two look at a few images of train.
 """
@@ -20,11 +20,10 @@ from app.spec.steps.quantize import Quantize
 from models import Encoded, Network, encode, layer_table
 from models.encodings import encode_codes
 from models.grids import fit_grid
-from worker.run import Run, Stopped
-from worker.training.bias_correction import correct_bias
-from worker.training.calibration import CalibrationImages, values_of, weighted_layers
-from worker.training.rounding import MAX_INPUTS, adaround, gather_moments, in_groups
-from worker.training.stored_form import (
+from worker.quantization.bias_correction import correct_bias
+from worker.quantization.calibration import CalibrationImages, values_of, weighted_layers
+from worker.quantization.rounding import MAX_INPUTS, adaround, gather_moments, in_groups
+from worker.quantization.stored_form import (
     bits_of,
     check_finite,
     check_patterns,
@@ -34,6 +33,7 @@ from worker.training.stored_form import (
     pays_as_sparse,
     settle,
 )
+from worker.run import Run, Stopped
 
 _ENCODINGS = {"float8": "float8_e4m3"}  # the others have their scheme's name
 

@@ -17,11 +17,11 @@ from app.errors import Problem
 from app.spec.networks import Student
 from app.spec.steps.sparsify import Sparsify
 from models import Encoded, Network, encode
+from worker.chosen_layers import chosen_layers
+from worker.quantization.stored_form import check_finite, in_half, keeping_zeros, pays_as_sparse, settle
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers
 from worker.training.loop import concatenated, train
 from worker.training.losses import hard_loss
-from worker.training.stored_form import check_finite, in_half, keeping_zeros, pays_as_sparse, settle
 from worker.training.students import build_student
 
 Masks = dict[str, Tensor]

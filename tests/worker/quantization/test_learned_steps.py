@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models import as_network
-from tests.worker.training.test_bias_correction import Layers
-from worker.training.learned_steps import LearnedRounding, QuantizedNetwork, Stepped, first_steps
+from tests.worker.quantization.test_bias_correction import Layers
+from worker.quantization.learned_steps import LearnedRounding, QuantizedNetwork, Stepped, first_steps
 
 
 def _by_hand(w: float, s: float, low: int, high: int) -> tuple[float, float, float]:

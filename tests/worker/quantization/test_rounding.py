@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.grids import fit_grid
-from worker.training.rounding import adaround, gather_moments
+from worker.quantization.rounding import adaround, gather_moments
 
 LAYERS = {
     "conv": (lambda: nn.Conv2d(4, 6, 3, padding=1), (4, 9, 9)),

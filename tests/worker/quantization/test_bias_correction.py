@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from models import as_network
-from worker.training.bias_correction import correct_bias, mean_output
-from worker.training.calibration import values_of, weighted_layers
+from worker.quantization.bias_correction import correct_bias, mean_output
+from worker.quantization.calibration import values_of, weighted_layers
 
 
 class Layers(nn.Module):
