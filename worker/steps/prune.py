@@ -31,10 +31,10 @@ _FOLDER = "iterations"
 def apply(model: Network | None, spec: Prune, run: Run) -> Network:
     """A narrower copy of `model`.
 
-    `run.details`: `start` (parameters, macs, accuracy on val), `iterations` (one row each: iteration, parameters, macs, with
-    a target in bytes those of the file as it is after the iteration, accuracy_before and accuracy_after recovery, epochs, seconds, trained_macs, removed), `not_prunable` (layer -> why),
-    `widths` (group of layers -> channels), and `stopped` (iteration, reason) where it ended early. Accuracies are null
-    without a val split.
+    `run.details`: `start` (parameters, macs, accuracy on val), `iterations` (one row each: iteration, parameters, macs,
+    accuracy_before and accuracy_after recovery, epochs, seconds, trained_macs, removed), `not_prunable` (layer -> why),
+    `widths` (group of layers -> channels), and `stopped` (iteration, reason) where it ended early. With a target in bytes
+    start and rows have `bytes` as well, of the file as it then is. Accuracies are null without a val split.
 
     Raises Problem 422 before anything is trained: EXCLUDE_UNKNOWN, NOTHING_TO_PRUNE, TARGET_UNREACHABLE, VAL_NEEDED,
     REWIND_IMPOSSIBLE, SNAPSHOT_MISSING. Raises Stopped: "cancel" with the network of the last finished iteration.
@@ -96,7 +96,8 @@ class _Pruning:
         self._check_stop()
         removal = self.selection.choose(iteration)
         end = self.selection.ends_with(removal)
-        if (too_far := self.selection.goes_too_far(removal)) is not None:
+        too_far = self.selection.goes_too_far(removal)
+        if too_far is not None:
             removal, end = {}, too_far
         if end is not None and not removal and not self._waits_for_recovery():
             self._say_stopped(iteration, end)
@@ -113,7 +114,7 @@ class _Pruning:
         self._save(iteration)
         if end is not None and (iteration < self.spec.iterations or not removal):
             self._say_stopped(iteration, end)
-        if is_last:
+        if is_last and too_far is None:
             self._warn_if_too_large(row)
         return not is_last
 
