@@ -46,6 +46,7 @@ def encode(tensor: Tensor, encoding: dict[str, Any]) -> Encoded:
 
 def encode_codes(tensor: Tensor, grid: Grid, codes: Tensor, *, keep_zeros: bool = False) -> Encoded:
     """Elements as these codes (uint8, as many as the tensor has) of a grid; with `keep_zeros` as sparse."""
+    tensor = tensor.detach().cpu()
     is_kept = tensor != 0 if keep_zeros else None
     stored = _on_grid(tensor, grid.to(torch.device("cpu")), codes.cpu(), is_kept)
     return stored if is_kept is None else _with_map(stored, tensor, is_kept)

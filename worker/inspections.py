@@ -25,8 +25,8 @@ from models.architectures import (
 )
 from models.torchvision_zoo import AUXILIARY_HEADS
 from worker.checkpoints import Checkpoint, read_checkpoint
+from worker.distillation.soft_labels import looks_like_soft_labels, read_soft_labels, write_soft_labels
 from worker.messages import Line, Stops
-from worker.training.soft_labels import looks_like_soft_labels, read_soft_labels, write_soft_labels
 
 _MAX_SHOWN = 10
 # All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to

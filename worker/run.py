@@ -72,7 +72,7 @@ class Teacher:
 
 @dataclass
 class TableTeacher:
-    """A teacher that is only a table: what it said about images, found by their path (`worker.training.soft_labels`).
+    """A teacher that is only a table: what it said about images, found by their path (`worker.distillation.soft_labels`).
 
     `values_RC`: float32, logits or probabilities (softmax(logits / `temperature`)) with its own order of classes; `rows`:
     path -> row; `order`: for each class of the data, the table's column.

@@ -13,11 +13,11 @@ from app.spec.base import Split
 from app.spec.job import JobSpec
 from models import Network
 from worker.datasets import ImageData
+from worker.distillation.soft_labels import SoftLabels, read_soft_labels
 from worker.measure import open_data
 from worker.measuring import Measuring
 from worker.messages import Line, Stops
 from worker.run import Stop, Stopped, TableTeacher, Teacher
-from worker.training.soft_labels import SoftLabels, read_soft_labels
 
 LABELLED: tuple[Split, ...] = ("train", "val", "test")
 UNLABELED: Split = "unlabeled"

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
+from worker.distillation.soft_labels import rows_for
 from worker.ensemble import score_ensemble
 from worker.run import TableTeacher
 from worker.setting import Setting
 from worker.stages import Stages
-from worker.training.soft_labels import rows_for
 
 # The uploader's own figure may come from other code and another split; beyond this it is another network or
 # preprocessing.

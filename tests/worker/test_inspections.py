@@ -21,8 +21,8 @@ from app.errors import Problem
 from models.architectures import create, create_network
 from tests.worker import tiny
 from worker import inspections, verdicts
+from worker.distillation.soft_labels import read_soft_labels
 from worker.messages import Line, Stops
-from worker.training.soft_labels import read_soft_labels
 
 LINE = Line(os.open(os.devnull, os.O_WRONLY))
 

@@ -1,7 +1,7 @@
 """Knowledge distillation: a small network learns from the labels and from what large ones say and think.
 
 Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531; the other
-losses name their papers in `worker.training.losses` and `worker.training.features`.
+losses name their papers in `worker.training.losses` and `worker.distillation.features`.
 Changed: several teachers make one target; images without labels join through the soft term; teachers run live
 on the student's view, as Beyer et al. 2022 (https://arxiv.org/abs/2106.05237) found that it must be, instead
 of once before the training.
@@ -12,15 +12,15 @@ from torch import Tensor
 from app.errors import Problem
 from app.spec.steps.distill import Distill
 from models import Network, layer_table
+from worker.distillation.features import Hinted, with_hints
+from worker.distillation.soft_labels import SoftLabels, write_soft_labels
+from worker.distillation.targets import soft_term
+from worker.distillation.teachers import TeacherTargets, normalised
 from worker.run import Run, TableTeacher
 from worker.training.batches import Batch, TrainingImages
-from worker.training.features import Hinted, with_hints
 from worker.training.loop import concatenated, train
 from worker.training.losses import blended, hard_loss
-from worker.training.soft_labels import SoftLabels, write_soft_labels
 from worker.training.students import build_student
-from worker.training.targets import soft_term
-from worker.training.teachers import TeacherTargets, normalised
 
 _CACHE_FOLDER = "soft-labels"
 

@@ -12,10 +12,10 @@ from app.errors import Problem
 from app.spec.steps.factorise import Factorise
 from models import Network
 from models.factorisation import Factorisable, Ranks, Unfit, factorisable
+from models.ranks import BudgetTooSmallError, by_budget, by_energy, by_parameters
 from models.surgery import Piece, replace_layers
+from worker.chosen_layers import chosen_layers, require_finite
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers, require_finite
-from worker.training.ranks import BudgetTooSmallError, by_budget, by_energy, by_parameters
 
 _KINDS = ("Conv2d", "Linear")
 

@@ -16,14 +16,14 @@ from typing import Any
 from app.errors import Problem
 from app.spec.steps.prune import Prune
 from models import Network, evaluate, network_digest
+from worker.pruning.bn_reestimation import reestimate_batch_norm
+from worker.pruning.carving import Carving, Removal
+from worker.pruning.criteria import multiplicity
+from worker.pruning.recovery import check_rewind, retrain, schedule, set_weights, train_sparsely
+from worker.pruning.selection import Selection
 from worker.run import Run, Stopped
-from worker.training.calibrate import reestimate_batch_norm
-from worker.training.carving import Carving, Removal
 from worker.training.checkpoint import load_checkpoint, save_checkpoint
-from worker.training.criteria import multiplicity
 from worker.training.loop import concatenated
-from worker.training.recovery import check_rewind, retrain, schedule, set_weights, train_sparsely
-from worker.training.selection import Selection
 
 _FOLDER = "iterations"
 

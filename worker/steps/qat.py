@@ -1,7 +1,7 @@
 """Quantization-aware training: a network learns to work with the few values that its weights will be stored as.
 
 Esser et al. 2020, "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153, in
-`worker/training/learned_steps.py`, under the loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531) with the
+`worker/quantization/learned_steps.py`, under the loss of Hinton et al. 2015 (https://arxiv.org/abs/1503.02531) with the
 job's teachers. Changed: weights alone are quantized, as only they are stored.
 """
 
@@ -10,23 +10,24 @@ from torch import Tensor
 from app.spec.networks import Student
 from app.spec.steps.qat import Qat
 from models import Network
+from worker.distillation.teachers import TeacherTargets
+from worker.quantization.calibration import weighted_layers
+from worker.quantization.learned_steps import QuantizedNetwork
+from worker.quantization.stored_form import bits_of, check_finite, check_patterns, settle
 from worker.run import Run, Stopped
 from worker.training.batches import Batch
-from worker.training.calibration import weighted_layers
-from worker.training.learned_steps import QuantizedNetwork
 from worker.training.loop import concatenated, train
 from worker.training.losses import distillation_loss
-from worker.training.stored_form import bits_of, check_finite, check_patterns, details_of
 from worker.training.students import build_student
-from worker.training.teachers import TeacherTargets
 
 
 def apply(model: Network | None, spec: Qat, run: Run) -> Network:
     """A copy of `model`, trained, that computes with the stored values; `encoded` is what the last evaluation computed
     with, to the bit.
 
-    Notes the mean bits of an encoded element. Raises Problem NOT_QUANTIZABLE where a tensor holds NaN or infinity and
-    PATTERN_MATCHES_NOTHING for an override, before any training.
+    Notes the largest error of an element and the mean bits of one. Raises Problem
+    NOT_QUANTIZABLE where a tensor holds NaN or infinity and PATTERN_MATCHES_NOTHING for an override, before any
+    training.
     """
     network = build_student(Student(previous=True), model, run)
     check_finite(network.state_dict())
@@ -85,12 +86,4 @@ def _train(quantized: QuantizedNetwork, network: Network, spec: Qat, run: Run) -
 
 def _settled(quantized: QuantizedNetwork, run: Run) -> Network:
     """The network with its weights as they are stored."""
-    network = quantized.network
-    encoded = quantized.encoded()
-    rows = details_of(network.state_dict(), encoded)
-    run.details["tensors"] = rows
-    num_bits = 8 * sum(row["bytes"] for row in rows)
-    run.note("bits_per_weight", num_bits / sum(row["elements"] for row in rows), "bit")
-    network.load_state_dict({name: stored.decode() for name, stored in encoded.items()})
-    network.encoded = {name: stored for name, stored in encoded.items() if stored.encoding["name"] != "raw"}
-    return network.eval()
+    return settle(quantized.network, quantized.encoded(), quantized.network.state_dict(), run)

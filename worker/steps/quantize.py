@@ -3,8 +3,8 @@
 * Min-max is "linear quantization" of Han, Mao, Dally 2016, "Deep Compression", https://arxiv.org/abs/1510.00149, and
   the report's 8 bits; so are codebooks (section 3 there). Grids, clipping and k-means are in `models/grids.py` and
   `models/codebook.py`; the plain cast is the report's failure.
-* AdaRound: Nagel et al. 2020, https://arxiv.org/abs/2004.10568, in `worker/training/rounding.py`.
-* Bias correction: Nagel et al. 2019, https://arxiv.org/abs/1906.04721, in `worker/training/bias_correction.py`.
+* AdaRound: Nagel et al. 2020, https://arxiv.org/abs/2004.10568, in `worker/quantization/rounding.py`.
+* Bias correction: Nagel et al. 2019, https://arxiv.org/abs/1906.04721, in `worker/quantization/bias_correction.py`.
 
 Nothing is trained; the last two look at a few images of train.
 """
@@ -20,20 +20,20 @@ from app.spec.steps.quantize import Quantize
 from models import Encoded, Network, encode, layer_table
 from models.encodings import encode_codes
 from models.grids import fit_grid
-from worker.run import Run, Stopped
-from worker.training.bias_correction import correct_bias
-from worker.training.calibration import CalibrationImages, values_of, weighted_layers
-from worker.training.rounding import MAX_INPUTS, adaround, gather_moments, in_groups
-from worker.training.stored_form import (
+from worker.quantization.bias_correction import correct_bias
+from worker.quantization.calibration import CalibrationImages, values_of, weighted_layers
+from worker.quantization.rounding import MAX_INPUTS, adaround, gather_moments, in_groups
+from worker.quantization.stored_form import (
     bits_of,
     check_finite,
     check_patterns,
-    details_of,
     in_half,
     keeping_zeros,
     loses_variance,
     pays_as_sparse,
+    settle,
 )
+from worker.run import Run, Stopped
 
 _ENCODINGS = {"float8": "float8_e4m3"}  # the others have their scheme's name
 
@@ -57,9 +57,9 @@ def apply(model: Network | None, spec: Quantize, run: Run) -> Network:
     whole = {name: tensor.cpu() for name, tensor in quantized.state_dict().items()}
     whole |= {name: model.state_dict()[name].cpu() for name in encoded}
     encoded = {name: encoded.get(name) or choice.encoded(name, tensor) for name, tensor in whole.items()}
-    _note(run, spec, whole, encoded)  # before the network, whose memory `whole` is, takes the stored values
-    _load(quantized, encoded)
-    return quantized
+    if spec.scheme == "cast":
+        run.note("zeroed_weights", _zeroed_share(whole, encoded))
+    return settle(quantized, encoded, whole, run)
 
 
 class _Choice:
@@ -117,11 +117,6 @@ class _Choice:
         before = self._before[name]
         is_same = all(before.encoding.get(key) == encoding.get(key) for key in ("name", "bits", "axis"))
         return is_same and torch.equal(before.decode(), tensor.cpu())
-
-
-def _load(network: Network, encoded: dict[str, Encoded]) -> None:
-    network.load_state_dict({name: stored.decode() for name, stored in encoded.items()})
-    network.encoded = {name: stored for name, stored in encoded.items() if stored.encoding["name"] != "raw"}
 
 
 # --------------------------------------------------------------------------------------------- with a few images
@@ -234,19 +229,6 @@ def _add_cost(
             total += macs_so_far
     passes = 2 * ((spec.rounding == "adaround") + spec.bias_correction)
     run.cost.add(epochs=0, seconds=seconds, macs=total * passes * num_images)
-
-
-# ------------------------------------------------------------------------------------------------- what is noted
-
-
-def _note(run: Run, spec: Quantize, whole: dict[str, Tensor], encoded: dict[str, Encoded]) -> None:
-    rows = details_of(whole, encoded)
-    run.details["tensors"] = rows
-    run.note("max_abs_error", max((row["max_abs_error"] for row in rows), default=0.0))
-    num_elements = sum(row["elements"] for row in rows)
-    run.note("bits_per_weight", 8 * sum(row["bytes"] for row in rows) / max(num_elements, 1), "bit")
-    if spec.scheme == "cast":
-        run.note("zeroed_weights", _zeroed_share(whole, encoded))
 
 
 def _zeroed_share(whole: dict[str, Tensor], encoded: dict[str, Encoded]) -> float:

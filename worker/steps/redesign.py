@@ -21,8 +21,8 @@ from models import Network
 from models.load_artifact import FUNCTIONS
 from models.low_rank import low_rank, relative_error
 from models.surgery import Node, Piece, calls, replace_layers, sole_user
+from worker.chosen_layers import chosen_layers, require_finite
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers, require_finite
 
 _SHARES = {"in": 1, "in/2": 2, "in/4": 4, "in/8": 8}
 # Activations without tensors of their own, as layers and as functions.

@@ -17,11 +17,11 @@ from app.errors import Problem
 from app.spec.networks import Student
 from app.spec.steps.sparsify import Sparsify
 from models import Encoded, Network, encode
+from worker.chosen_layers import chosen_layers
+from worker.quantization.stored_form import check_finite, in_half, keeping_zeros, pays_as_sparse, settle
 from worker.run import Run, Stopped
-from worker.training.chosen import chosen_layers
 from worker.training.loop import concatenated, train
 from worker.training.losses import hard_loss
-from worker.training.stored_form import check_finite, details_of, in_half, keeping_zeros, pays_as_sparse
 from worker.training.students import build_student
 
 Masks = dict[str, Tensor]
@@ -31,9 +31,9 @@ Masks = dict[str, Tensor]
 def apply(model: Network | None, spec: Sparsify, run: Run) -> Network:
     """A copy of `model` with zeros, trained where the spec says so, that computes with the stored values.
 
-    Notes the share of zeros among the chosen layers' weights and the mean bits of an element. Raises Problem
-    NO_SUCH_LAYER for a pattern that matches nothing, NOTHING_TO_SPARSIFY where no layer can take the zeros and
-    NOT_QUANTIZABLE where a tensor holds NaN or infinity.
+    Notes the share of zeros among the chosen layers' weights, the largest error of an element and the mean bits of one.
+    Raises Problem NO_SUCH_LAYER for a pattern that matches nothing, NOTHING_TO_SPARSIFY where no layer can take the zeros,
+    and NOT_QUANTIZABLE where a tensor holds NaN or infinity.
     """
     network = build_student(Student(previous=True), model, run)
     check_finite(network.state_dict())
@@ -141,16 +141,10 @@ def _settled(network: Network, masks: Masks, spec: Sparsify, run: Run) -> Networ
     """The network with its tensors as they are stored."""
     state = network.state_dict()
     encoded = {name: _stored(name, tensor, name in masks, spec) for name, tensor in state.items()}
-    rows = details_of(state, encoded)
-    run.details["tensors"] = rows
-    run.details["layers"] = [_row(name, mask) for name, mask in masks.items()]
-    num_removed = sum(row["removed"] for row in run.details["layers"])
-    run.note("sparsity", num_removed / sum(row["weights"] for row in run.details["layers"]))
-    num_bits = 8 * sum(row["bytes"] for row in rows)
-    run.note("bits_per_weight", num_bits / sum(row["elements"] for row in rows), "bit")
-    network.load_state_dict({name: stored.decode() for name, stored in encoded.items()})
-    network.encoded = {name: stored for name, stored in encoded.items() if stored.encoding["name"] != "raw"}
-    return network.eval()
+    rows = [_row(name, mask) for name, mask in masks.items()]
+    run.details["layers"] = rows
+    run.note("sparsity", sum(row["removed"] for row in rows) / sum(row["weights"] for row in rows))
+    return settle(network, encoded, state, run)
 
 
 def _row(name: str, mask: Tensor) -> dict[str, Any]:

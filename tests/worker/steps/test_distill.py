@@ -8,10 +8,10 @@ from app.errors import Problem
 from app.spec.steps.distill import Distill
 from models import Network, as_network
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run, stop_at
+from worker.distillation.soft_labels import read_soft_labels
 from worker.run import Stopped, TableTeacher, Teacher
 from worker.steps import distill
 from worker.training import students
-from worker.training.soft_labels import read_soft_labels
 
 
 class Oracle(nn.Module):

@@ -37,7 +37,7 @@ _COUNTED: dict[str, tuple[type[nn.Module], ...]] = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What scores are computed from: the network as it is, and what images said about it (`worker.training.saliency`)."""
+    """What scores are computed from: the network as it is, and what images said about it (`worker.pruning.saliency`)."""
 
     network: Network
     gradients: Mapping[str, Tensor] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import torch
 
 from models.channels import analyse
 from tests.worker.training.small import small_network
-from worker.training.sparsity import group_lasso, slimming_penalty
+from worker.pruning.sparsity import group_lasso, slimming_penalty
 
 
 def test_slimming_is_the_sum_of_absolute_gammas():

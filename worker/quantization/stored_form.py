@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from app.errors import Problem
-from models import Encoded, encode
+from models import Encoded, Network, encode
+from worker.run import Run
 
 
 def in_half(name: str, tensor: Tensor) -> Encoded:
@@ -74,7 +75,25 @@ def pays_as_sparse(tensor: Tensor, bits: int) -> bool:
     return num_zeros * bits >= tensor.numel()
 
 
-def details_of(tensors: Mapping[str, Tensor], encoded: Mapping[str, Encoded]) -> list[dict[str, Any]]:
+def settle(
+    network: Network, encoded: Mapping[str, Encoded], before: Mapping[str, Tensor], run: Run
+) -> Network:
+    """Let the network compute with its tensors as they are stored: all of its `state_dict`.
+
+    `before`: the values that were encoded. Notes the largest error of an element and the mean bits of one, and leaves a
+    row for each tensor in `run.details`.
+    """
+    rows = _rows(before, encoded)  # first: `before` may be the network's own memory
+    run.details["tensors"] = rows
+    run.note("max_abs_error", max((row["max_abs_error"] for row in rows), default=0.0))
+    num_elements = sum(row["elements"] for row in rows)
+    run.note("bits_per_weight", 8 * sum(row["bytes"] for row in rows) / max(num_elements, 1), "bit")
+    network.load_state_dict({name: stored.decode() for name, stored in encoded.items()})
+    network.encoded = {name: stored for name, stored in encoded.items() if stored.encoding["name"] != "raw"}
+    return network.eval()
+
+
+def _rows(tensors: Mapping[str, Tensor], encoded: Mapping[str, Encoded]) -> list[dict[str, Any]]:
     """One row a floating-point tensor, ready for JSON: how it is stored, its bytes, and what that changed."""
     rows = []
     for name, stored in encoded.items():

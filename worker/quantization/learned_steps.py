@@ -21,7 +21,7 @@ from torch.func import functional_call
 from models import Encoded, Network
 from models.encodings import encode_codes
 from models.grids import fit_grid, grid_of_steps
-from worker.training.stored_form import in_half, survives_half
+from worker.quantization.stored_form import in_half, survives_half
 
 _LEAST_STEP = 2.0**-24  # half precision's smallest positive number
 _LARGEST_STEP = 65504.0

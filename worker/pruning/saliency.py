@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import Network
+from worker.pruning.criteria import Evidence
 from worker.training.batches import Batch, TrainingImages
-from worker.training.criteria import Evidence
 from worker.training.losses import UNLABELLED
 
 _MADE_BY = (nn.Conv2d, nn.Linear)

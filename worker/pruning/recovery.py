@@ -19,14 +19,14 @@ from app.spec.steps.prune import Prune
 from app.spec.training import Training
 from models import Network
 from models.initialise import reinitialise
+from worker.distillation.teachers import TeacherTargets
+from worker.pruning.carving import Carving
+from worker.pruning.sparsity import group_lasso, slimming_penalty
 from worker.run import Run
 from worker.training.batches import Batch
-from worker.training.carving import Carving
 from worker.training.loop import OptimizerBuilder, build_optimizer, concatenated, train
 from worker.training.losses import distillation_loss
 from worker.training.snapshots import load_snapshot
-from worker.training.sparsity import group_lasso, slimming_penalty
-from worker.training.teachers import TeacherTargets
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 
 from app.errors import Problem
 from tests.worker.fakes import MemoryData
-from worker.training.soft_labels import FORMAT, SoftLabels, read_soft_labels, rows_for, write_soft_labels
+from worker.distillation.soft_labels import FORMAT, SoftLabels, read_soft_labels, rows_for, write_soft_labels
 
 LABELS = SoftLabels(
     "logits", ["dog", "cat"], ["train/0.png", "b.png"], torch.tensor([[1.5, -2.0], [0.25, 3.0]]), 2.0

@@ -20,13 +20,13 @@ from torch import Tensor
 from app.errors import Problem
 from app.spec.steps.distill import SoftLabelCache
 from models import layer_table
+from worker.distillation.features import keep
+from worker.distillation.label_cache import LabelCache
+from worker.distillation.soft_labels import rows_for
 from worker.run import TableTeacher, Teacher
 from worker.training.batches import Batch, TrainingImages, mixed_seed
-from worker.training.features import keep
-from worker.training.label_cache import LabelCache
 from worker.training.losses import log_soft_targets, normalised_shares, soft_targets, standardized
 from worker.training.memory_format import fastest_format
-from worker.training.soft_labels import rows_for
 
 Combine = Literal["mean_probability", "mean_logit", "random_per_batch"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.factorisation import Options
-from worker.training.ranks import BudgetTooSmallError, by_budget, by_energy, by_parameters
+from models.ranks import BudgetTooSmallError, by_budget, by_energy, by_parameters
 
 
 def make_options(parameters: list[int], energy: list[float]) -> Options:

@@ -10,8 +10,8 @@ from app.errors import Problem
 from app.spec.steps.distill import Hint
 from models import Network, as_network
 from tests.worker.fakes import PREPROCESSING, make_run
+from worker.distillation.features import attention_loss, hint_loss, with_hints
 from worker.run import TableTeacher, Teacher
-from worker.training.features import attention_loss, hint_loss, with_hints
 
 GENERATOR = torch.Generator().manual_seed(0)
 STUDENT_MAPS = torch.randn(5, 4, 6, 6, generator=GENERATOR)

@@ -6,9 +6,9 @@ Shapes: N images, C classes.
 from torch import Tensor
 
 from app.spec.steps.distill import Distill
+from worker.distillation.teachers import Heard, TeacherTargets
 from worker.training.batches import Batch
 from worker.training.losses import UNLABELLED, decoupled_loss, dist_loss, soft_loss, standardized
-from worker.training.teachers import Heard, TeacherTargets
 
 
 def soft_term(

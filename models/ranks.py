@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.factorisation import Options
+from .factorisation import Options
 
 # Shares that should be 1 are a few units in the last place off, and a request for all of it means all of it.
 _ROUNDING = 1e-12

@@ -9,9 +9,9 @@ from models import as_network
 from models.channels import analyse
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run
 from tests.worker.training.small import SIDE, small_network
+from worker.pruning.criteria import Evidence, lamp, multiplicity, score
+from worker.pruning.saliency import gather
 from worker.training.batches import TrainingImages
-from worker.training.criteria import Evidence, lamp, multiplicity, score
-from worker.training.saliency import gather
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from models import layer_table
 from models.architectures import create_network
 from models.channels import analyse
 from tests.worker.training.small import small_network
-from worker.training import ranking
-from worker.training.carving import Carving
+from worker.pruning import ranking
+from worker.pruning.carving import Carving
 
 
 @pytest.fixture(scope="module")

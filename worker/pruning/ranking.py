@@ -15,8 +15,8 @@ from torch import Tensor
 
 from models import Network
 from models.channels import Group
-from worker.training.carving import Removal
-from worker.training.criteria import multiplicity
+from worker.pruning.carving import Removal
+from worker.pruning.criteria import multiplicity
 
 Ranking = Literal["local", "global", "isomorphic"]
 Unit = tuple[str, int]

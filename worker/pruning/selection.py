@@ -10,12 +10,12 @@ from torch import Tensor
 from app.errors import Problem
 from app.spec.steps.prune import BY_DATA, Prune
 from models.channels import Group
+from worker.pruning import ranking
+from worker.pruning.carving import Carving, Removal
+from worker.pruning.criteria import can_score, score
+from worker.pruning.saliency import gather
 from worker.run import Run
-from worker.training import ranking
-from worker.training.carving import Carving, Removal
-from worker.training.criteria import can_score, score
 from worker.training.loop import concatenated
-from worker.training.saliency import gather
 
 
 class Selection:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import Network
-from worker.training.calibration import values_of
+from worker.quantization.calibration import values_of
 
 
 @torch.no_grad()

@@ -11,11 +11,11 @@ from app.spec.steps.distill import SoftLabelCache
 from models import layer_table
 from tests.worker.fakes import PREPROCESSING, MemoryData
 from tests.worker.steps.test_distill import make_teacher
+from worker.distillation.teachers import TeacherTargets
 from worker.ensemble import score_ensemble
 from worker.run import TableTeacher, Teacher
 from worker.training.batches import TrainingImages
 from worker.training.losses import standardized
-from worker.training.teachers import TeacherTargets
 
 CPU = torch.device("cpu")
 TEMPERATURE = 4.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models import Network
 from models.channels import Group
-from worker.training.criteria import per_unit
+from worker.pruning.criteria import per_unit
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _ROLES = ("out", "in", "norm", "depthwise")
