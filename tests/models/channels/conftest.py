@@ -37,6 +37,6 @@ def silenced(network: models.Network, channels: Channels, removed: dict[str, lis
         for member in group.members:
             if member.role == "in" or member.tensor.endswith("running_var"):
                 continue
-            for unit in removed.get(group.name, ()):
-                state[member.tensor].index_fill_(member.dim, member.positions[unit], 0.0)
+            positions = member.index[torch.isin(member.unit, torch.tensor(removed.get(group.name, [])))]
+            state[member.tensor].index_fill_(member.dim, positions, 0.0)
     return silent
