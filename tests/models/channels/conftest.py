@@ -19,12 +19,12 @@ def random_units(channels: Channels, ratio: float, seed: int = 0) -> dict[str, l
 
 
 def lively(network: models.Network) -> models.Network:
-    """Double precision, and norms that scale and shift every channel differently."""
+    """In eval mode, with norms that scale and shift every channel differently."""
     generator = torch.Generator().manual_seed(3)
-    network = network.double().eval()
+    network = network.eval()
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and tensor.ndim == 1:
-            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
             tensor.copy_(noise + 0.5 if name.endswith(("weight", "running_var")) else noise - 0.5)
     return network
 
