@@ -40,7 +40,7 @@ from app.tables import (
 
 ID_PREFIXES = {"compress": "job", "inspect": "ins"}
 ARTIFACT_EVENT = ("id", "step", "kind", "name", "sha256", "size_bytes")
-METRIC_KEY = ("job_id", "step", "epoch", "split", "name")
+METRIC_KEY = ("job_id", "seed", "step", "epoch", "split", "name")
 DEVICE_CHARACTERS = 80
 
 
@@ -432,7 +432,7 @@ def _append(
 
 
 def _upsert_metrics(session: Session, job_id: str, metrics: Sequence[dict[str, Any]]) -> None:
-    defaults = {"job_id": job_id, "epoch": -1, "split": "", "unit": "1", "device": None}
+    defaults = {"job_id": job_id, "seed": 0, "epoch": -1, "split": "", "unit": "1", "device": None}
     # PostgreSQL refuses one statement that touches a row twice; the last number of a batch counts.
     rows = {tuple((defaults | metric)[key] for key in METRIC_KEY): defaults | metric for metric in metrics}
     if not rows:

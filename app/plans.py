@@ -5,17 +5,18 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import architectures, resources
+from app import architectures, resources, step_rules
 from app.classes import TeacherClasses, align
 from app.errors import Problem
 from app.spec.job import JobSpec
 from app.spec.networks import Preprocessing, Student, scaled_preprocessing
 from app.spec.resources import ArchitectureQuery
 from app.spec.steps.base import StepSpec
+from app.step_rules import error as _error
 from app.tables import SUCCEEDED, Dataset, Teacher
 
 _TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
-_BITS = {"fp16": 16, "minmax": 8, "cast": 8}
+_UNKNOWN_SIZE: dict[str, Any] = {"parameters": None, "macs": None}
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,23 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
     ]
     dataset = _ready(session, "dataset", spec.dataset, "/dataset", errors)
     if dataset is not None:
-        errors += _class_errors(teachers, dataset) + _split_errors(spec, dataset)
+        errors += _class_errors(teachers, dataset) + _evaluation_errors(dataset)
+        errors += step_rules.split_errors(spec, _num_images(dataset))
+        errors += step_rules.class_errors(spec, len((dataset.report or {})["class_names"]))
+    errors += step_rules.teacher_errors(spec, teachers)
     errors += _student_errors(spec)
     if errors:
         raise _problem(errors)
     assert dataset is not None
     known = [teacher for teacher in teachers if teacher is not None]
-    resolved = _resolved(spec, known[0])
+    # What a student sees when nothing is said is what the first network sees.
+    seen_by = next((teacher for teacher in known if not step_rules.is_table(teacher)), known[0])
+    resolved = _resolved(spec, seen_by)
     return Plan(
         spec=resolved.model_dump(mode="json"),
         teachers=[_teacher_summary(teacher) for teacher in known],
         dataset=_dataset_summary(dataset),
-        estimates=_estimates(session, resolved, known[0], len(dataset.report["class_names"])),
+        estimates=_estimates(session, resolved, known, len(dataset.report["class_names"])),
         warnings=_warnings(spec, known, dataset),
     )
 
@@ -62,10 +68,6 @@ def _problem(errors: list[dict[str, Any]]) -> Problem:
     detail = f"{first['pointer']}: {first['detail']} {first['hint']}{more}"
     waiting = all(error["code"] == "NOT_READY" for error in errors)
     return Problem(422, "INVALID_SPEC", detail, errors=errors[:20], retryable=waiting)
-
-
-def _error(pointer: str, code: str, detail: str, hint: str) -> dict[str, Any]:
-    return {"pointer": pointer, "code": code, "detail": detail, "hint": hint}
 
 
 def _ready(session: Session, kind: str, ident: str, pointer: str, errors: list[dict[str, Any]]) -> Any:
@@ -113,7 +115,7 @@ def _num_images(dataset: Dataset) -> dict[str, int]:
     return {name: split["num_images"] for name, split in splits.items() if split["num_images"]}
 
 
-def _split_errors(spec: JobSpec, dataset: Dataset) -> list[dict[str, Any]]:
+def _evaluation_errors(dataset: Dataset) -> list[dict[str, Any]]:
     has = _num_images(dataset)
     errors = []
     if "val" not in has and "test" not in has:
@@ -123,12 +125,6 @@ def _split_errors(spec: JobSpec, dataset: Dataset) -> list[dict[str, Any]]:
                 "/dataset", "NO_EVALUATION_SPLIT", detail, "Register it with a val_fraction or test_fraction."
             )
         )
-    for index, step in enumerate(spec.steps):
-        for position, split in enumerate(step.trained_splits):
-            if split not in has:
-                pointer = f"/steps/{index}/transfer_splits/{position}"
-                detail = f"This data set has no images in the split {split!r}."
-                errors.append(_error(pointer, "UNKNOWN_SPLIT", detail, f"It has {', '.join(sorted(has))}."))
     return errors
 
 
@@ -190,7 +186,8 @@ def _resolved_student(student: Student, teacher: Teacher) -> Student:
 def _teacher_summary(teacher: Teacher) -> dict[str, Any]:
     report = teacher.report or {}
     kept = ("architecture", "parameters", "macs", "input_shape", "num_classes", "preprocessing", "size_bytes")
-    return {"id": teacher.id, "name": teacher.name} | {key: report.get(key) for key in kept}
+    table = {"soft_labels": report["soft_labels"]} if "soft_labels" in report else {}
+    return {"id": teacher.id, "name": teacher.name} | {key: report.get(key) for key in kept} | table
 
 
 def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
@@ -203,29 +200,37 @@ def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _estimates(session: Session, spec: JobSpec, teacher: Teacher, num_classes: int) -> list[dict[str, Any]]:
-    """Parameters after each step, and the bytes of its weights alone.
+def _estimates(
+    session: Session, spec: JobSpec, teachers: list[Teacher], num_classes: int
+) -> list[dict[str, Any]]:
+    """Parameters after each step, and the bytes of its weights alone; null where only doing the step tells.
 
     An artifact adds its graph and index.
     """
-    report = teacher.report or {}
-    now: dict[str, Any] = {"parameters": report.get("parameters"), "macs": report.get("macs")}
-    bits = 32
+    now = _teacher_size(teachers[0])
     estimates = []
     for step in spec.steps:
         student = _student(step)
-        if student is not None:
-            now, bits = _student_size(session, student, num_classes), 32
-        bits = _BITS.get(getattr(step, "scheme", ""), bits)
-        weights = now["parameters"] * bits // 8 if now["parameters"] is not None else None
+        if student is not None and student.teacher is not None and student.width == 1:
+            now = _teacher_size(teachers[student.teacher])
+        elif student is not None and not student.previous:
+            now = _student_size(session, student, num_classes)
+        elif student is None and not step.keeps_layers:
+            now = _UNKNOWN_SIZE
+        weights = int(now["parameters"] * step.bits_per_weight / 8) if now["parameters"] is not None else None
         estimates.append({"method": step.method, **now, "weight_bytes": weights})
     return estimates
+
+
+def _teacher_size(teacher: Teacher) -> dict[str, Any]:
+    report = teacher.report or {}
+    return {"parameters": report.get("parameters"), "macs": report.get("macs")}
 
 
 def _student_size(session: Session, student: Student, num_classes: int) -> dict[str, Any]:
     """From a layer table that was made before, or from the catalogue when everything is at its defaults."""
     if student.architecture is None:
-        return {"parameters": None, "macs": None}
+        return _UNKNOWN_SIZE
     assert student.image_size is not None
     query = ArchitectureQuery(
         architecture=student.architecture,
@@ -239,9 +244,9 @@ def _student_size(session: Session, student: Student, num_classes: int) -> dict[
     entry = architectures.find(student.architecture)
     defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
     if (student.options, num_classes) != (defaults, entry["num_classes"]):
-        return {"parameters": None, "macs": None}
+        return _UNKNOWN_SIZE
     if student.image_size != entry["image_size"]:
-        return {"parameters": None, "macs": None}
+        return _UNKNOWN_SIZE
     return {"parameters": entry["parameters"], "macs": entry["macs"]}
 
 

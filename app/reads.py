@@ -72,9 +72,11 @@ def events(
     return session.scalars(query.where(Event.type == type) if type else query).all()
 
 
-def metrics(session: Session, job_id: str) -> Sequence[Metric]:
-    order = (Metric.step, Metric.epoch, Metric.split, Metric.name)
-    return session.scalars(select(Metric).where(Metric.job_id == job_id).order_by(*order)).all()
+def metrics(session: Session, job_id: str, *, seed: int | None = None) -> Sequence[Metric]:
+    """By seed, step and epoch. `seed`: only those of the seed at this 1-based position, or (0) the job's own."""
+    order = (Metric.seed, Metric.step, Metric.epoch, Metric.split, Metric.name)
+    query = select(Metric).where(Metric.job_id == job_id).order_by(*order)
+    return session.scalars(query if seed is None else query.where(Metric.seed == seed)).all()
 
 
 def artifacts(session: Session, job_id: str) -> Sequence[Artifact]:

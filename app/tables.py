@@ -147,11 +147,15 @@ class Event(Base):
 
 
 class Metric(Base):
-    """One number. `step` 0 is the teacher; `epoch` -1 means "of the step", not of an epoch; `split` "" means none."""
+    """One number. `step` 0 is the teacher; `epoch` -1 means "of the step", not of an epoch; `split` "" means none.
+
+    A job with several seeds has the numbers of its n-th one (counted from 1) under `seed` n; under 0 are the job's own.
+    """
 
     __tablename__ = "metrics"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    seed: Mapped[int] = mapped_column(default=0, server_default="0")
     step: Mapped[int] = mapped_column()
     epoch: Mapped[int] = mapped_column(default=-1)
     split: Mapped[str] = mapped_column(String(16), default="")
@@ -161,11 +165,12 @@ class Metric(Base):
     device: Mapped[str | None] = mapped_column(String(80))
 
     # A resumed trainer repeats epochs after its checkpoint: the same numbers again, so they replace themselves.
-    __table_args__ = (UniqueConstraint("job_id", "step", "epoch", "split", "name"),)
+    __table_args__ = (UniqueConstraint("job_id", "seed", "step", "epoch", "split", "name"),)
 
 
 class Artifact(Base):
-    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled job had."""
+    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled job had,
+    `export` the answer in another format; a step's attachments have kinds of their own."""
 
     __tablename__ = "artifacts"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # art_…

@@ -936,41 +936,162 @@ class Encoded:
         return decode(self.encoding, self.shape, self.dtype, self.data)
 
 
-_ENCODING_FIELDS = {"raw": set(), "fp16": set(), "minmax": {"bits", "minimum", "maximum"}, "cast": {"to"}}
+_FINITE = Rule("a finite float", lambda v: isinstance(v, float) and math.isfinite(v))
+_STEP = Rule("a finite float, 0 or more", lambda v: isinstance(v, float) and math.isfinite(v) and v >= 0)
+_BITS = _integer(2, 8)
+_NUMBERS = _one_of("float16", "float32", "float64")
+_BY_CHANNEL = {"bits": _BITS, "axis": _integer(0, 0), "numbers": _NUMBERS}
+
+# The fields of each encoding; a second set is the one with a grid for each index of axis 0.
+_ENCODINGS: dict[str, tuple[dict[str, Rule], ...]] = {
+    "raw": ({},),
+    "fp16": ({},),
+    "bf16": ({},),
+    "float8_e4m3": ({"scale": _STEP},),
+    "minmax": ({"bits": _BITS, "minimum": _FINITE, "maximum": _FINITE}, _BY_CHANNEL),
+    "symmetric": ({"bits": _BITS, "scale": _STEP}, _BY_CHANNEL),
+    "codebook": ({"bits": _BITS, "size": _integer(1, 256), "numbers": _NUMBERS},),
+    "cast": ({"to": _one_of("int8", "uint8")},),
+    "sparse": ({"values": Rule("an encoding", lambda v: isinstance(v, dict))},),
+}
+_NUMBER_TYPES = {  # what stores each element as a number of another type
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "float8_e4m3": torch.float8_e4m3fn,
+}
 
 
-def stored_dtype(encoding: Any, dtype: str) -> torch.dtype:
-    """The type of the stored numbers. GraphError when the encoding is unknown or does not fit the dtype."""
+def _check_encoding(encoding: Any, shape: Sequence[int], dtype: str) -> None:
+    """GraphError when the encoding is unknown, breaks a rule or does not fit the tensor."""
     name = encoding.get("name") if isinstance(encoding, dict) else None
-    _expect(isinstance(name, str) and name in _ENCODING_FIELDS, f"encoding {_show(name)} is unknown")
+    _expect(isinstance(name, str) and name in _ENCODINGS, f"encoding {_show(name)} is unknown")
     assert isinstance(name, str)
-    _check_keys(encoding, {"name"} | _ENCODING_FIELDS[name], set(), f"encoding {name}")
+    rules = _ENCODINGS[name][-1 if "axis" in encoding else 0]
+    what = f"encoding {name}"
+    _check_keys(encoding, {"name"} | rules.keys(), set(), what)
+    _check_arguments({key: value for key, value in encoding.items() if key != "name"}, rules, what)
     if name == "raw":
-        return DTYPES[dtype]
-    _expect(DTYPES[dtype].is_floating_point, f"encoding {name} is for floating-point tensors, not {dtype}")
-    if name == "fp16":
-        return torch.float16
-    if name == "minmax":
-        low, high = encoding["minimum"], encoding["maximum"]
-        finite = all(isinstance(v, float) and math.isfinite(v) for v in (low, high))
-        _expect(finite and low <= high, "minmax needs finite floats with minimum <= maximum")
-        _expect(_is_integer(encoding["bits"]) and encoding["bits"] == 8, "minmax stores 8 bits")
-        return torch.uint8
-    _expect(encoding["to"] in ("int8", "uint8"), "cast goes to int8 or uint8")
-    return DTYPES[encoding["to"]]
+        return
+    _expect(DTYPES[dtype].is_floating_point, f"{what} is for floating-point tensors, not {dtype}")
+    if "axis" in encoding:
+        _expect(len(shape) > 0 and math.prod(shape) > 0, f"{what} by axis 0 needs elements along axis 0")
+    if "minimum" in encoding:
+        _expect(encoding["minimum"] <= encoding["maximum"], f"{what} needs minimum <= maximum")
+    if name == "codebook":
+        _expect(
+            encoding["size"] <= 1 << encoding["bits"], f"{what} has more values than its bits can tell apart"
+        )
+    if name == "sparse":
+        _expect(encoding["values"].get("name") != "sparse", "encoding sparse holds another sparse one")
+        _check_encoding(encoding["values"], shape, dtype)
 
 
 def decode(encoding: dict[str, Any], shape: Sequence[int], dtype: str, data: Tensor) -> Tensor:
     """The tensor [*shape] in `dtype` from its stored bytes, in memory of its own.
 
-    minmax: value = minimum + q * (maximum - minimum) / (2^bits - 1), computed in float64.
+    `docs/formats.md` has every encoding's bytes and formula. Values are computed in float64 and then rounded
+    to `dtype`. Raises GraphError when the encoding breaks a rule or the bytes are not as many as it needs.
     """
-    stored = data.clone().view(stored_dtype(encoding, dtype)).reshape(list(shape))
-    if encoding["name"] == "minmax":
-        span = encoding["maximum"] - encoding["minimum"]
-        levels = 2 ** encoding["bits"] - 1
-        return (encoding["minimum"] + stored.double() * span / levels).to(DTYPES[dtype])
-    return stored.to(DTYPES[dtype])
+    _check_encoding(encoding, shape, dtype)
+    count = math.prod(shape)
+    if encoding["name"] != "sparse":
+        return _decode_values(encoding, shape, dtype, data, None).to(DTYPES[dtype]).reshape(list(shape))
+    map_bytes = -(-count // 8)
+    _expect(data.numel() >= map_bytes, f"it has {data.numel()} bytes, its map alone needs {map_bytes}")
+    is_stored = unpack_bits(data[:map_bytes], 1, map_bytes * 8)
+    _expect(not bool(is_stored[count:].any()), "its map has bits beyond the last element")
+    positions = is_stored.nonzero()[:, 0]
+    values = _decode_values(encoding["values"], shape, dtype, data[map_bytes:], positions)
+    decoded = torch.zeros(count, dtype=DTYPES[dtype])
+    decoded[positions] = values.to(DTYPES[dtype])
+    return decoded.reshape(list(shape))
+
+
+def _decode_values(
+    encoding: dict[str, Any], shape: Sequence[int], dtype: str, data: Tensor, positions: Tensor | None
+) -> Tensor:
+    """The stored values, flat. `positions`: which elements of the tensor they are; None: all of them."""
+    name = encoding["name"]
+    count = math.prod(shape) if positions is None else len(positions)
+    if name == "raw" or name in _NUMBER_TYPES or name == "cast":
+        numbers_type = {"raw": dtype, "cast": encoding.get("to")}.get(name)
+        (numbers,) = _parts(data, (count, DTYPES[numbers_type] if numbers_type else _NUMBER_TYPES[name]))
+        return numbers.double() * encoding["scale"] if name == "float8_e4m3" else numbers
+    codes_part = (-(-count * encoding["bits"] // 8), torch.uint8)
+    if name == "codebook":
+        values, packed = _parts(data, (encoding["size"], DTYPES[encoding["numbers"]]), codes_part)
+        codes_N = unpack_bits(packed, encoding["bits"], count).long()
+        _expect(bool((codes_N < encoding["size"]).all()), "it uses a value that its codebook lacks")
+        return _finite(values).double()[codes_N]
+    if "axis" not in encoding:
+        (packed,) = _parts(data, codes_part)
+        return _on_one_grid(encoding, unpack_bits(packed, encoding["bits"], count).double())
+    grid_part = (shape[0], DTYPES[encoding["numbers"]])
+    *grids, packed = _parts(data, *[grid_part] * (2 if name == "minmax" else 1), codes_part)
+    grids_R = [_finite(numbers_R).double() for numbers_R in grids]
+    _expect(bool((grids_R[-1] >= 0).all()), "it has a negative step")
+    return _on_grids(
+        encoding, unpack_bits(packed, encoding["bits"], count).double(), grids_R, shape, positions
+    )
+
+
+def _on_one_grid(encoding: dict[str, Any], codes_N: Tensor) -> Tensor:
+    if encoding["name"] == "symmetric":
+        return (codes_N - (1 << (encoding["bits"] - 1))) * encoding["scale"]
+    span, levels = encoding["maximum"] - encoding["minimum"], (1 << encoding["bits"]) - 1
+    return encoding["minimum"] + codes_N * span / levels
+
+
+def _on_grids(
+    encoding: dict[str, Any],
+    codes_N: Tensor,
+    grids_R: list[Tensor],
+    shape: Sequence[int],
+    positions: Tensor | None,
+) -> Tensor:
+    """A grid for each row (index of axis 0): [steps], or [minima, steps]."""
+    if positions is None:  # whole rows
+        codes = codes_N.view(shape[0], -1)
+        grids = [numbers_R[:, None] for numbers_R in grids_R]
+    else:
+        row_N = positions // (math.prod(shape) // shape[0])
+        codes, grids = codes_N, [numbers_R[row_N] for numbers_R in grids_R]
+    if encoding["name"] == "symmetric":
+        return ((codes - (1 << (encoding["bits"] - 1))) * grids[0]).reshape(-1)
+    return (grids[0] + codes * grids[1]).reshape(-1)
+
+
+def _parts(data: Tensor, *parts: tuple[int, torch.dtype]) -> list[Tensor]:
+    """The bytes as so many numbers of each type, one after the other, each in memory of its own."""
+    needed = sum(count * dtype.itemsize for count, dtype in parts)
+    _expect(data.numel() == needed, f"it has {data.numel()} bytes, its shape needs {needed}")
+    found, start = [], 0
+    for count, dtype in parts:
+        end = start + count * dtype.itemsize
+        found.append(data[start:end].clone().view(dtype))
+        start = end
+    return found
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    _expect(bool(numbers.isfinite().all()), "its steps, minima or values are not all finite")
+    return numbers
+
+
+def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
+    """uint8 [count] from a stream of bits: code i lies in bits i * `bits` and up, the least significant
+    first, as do the bits of a byte. `packed`: uint8 [ceil(count * bits / 8)]."""
+    if bits == 8:
+        return packed
+    # Eight codes fill exactly `bits` bytes: a word of at most 56 bits.
+    num_words = -(-count // 8)
+    padded = F.pad(packed, (0, num_words * bits - packed.numel())).view(num_words, bits)
+    byte_shifts, code_shifts = 8 * torch.arange(bits), bits * torch.arange(8)
+    codes = torch.empty((num_words, 8), dtype=torch.uint8)
+    for start in range(0, num_words, 1 << 17):  # a word takes eight times the memory of its codes
+        words = (padded[start : start + (1 << 17)].long() << byte_shifts).sum(dim=1, keepdim=True)
+        codes[start : start + (1 << 17)] = (words >> code_shifts) & ((1 << bits) - 1)
+    return codes.view(-1)[:count]
 
 
 # --------------------------------------------------------------------------------------------------- the file
@@ -1068,13 +1189,9 @@ def _read_tensor(entry: Any, like: Tensor, data: Tensor) -> Encoded:
     same_kind = DTYPES[dtype].is_floating_point if like.is_floating_point() else DTYPES[dtype] == like.dtype
     _expect(same_kind, f"its dtype {dtype} does not fit the graph's {like.dtype}")
     offset, nbytes = entry["offset"], entry["nbytes"]
-    itemsize = stored_dtype(entry["encoding"], dtype).itemsize
     _expect(_is_integer(offset) and _is_integer(nbytes), "offset and nbytes are integers")
-    _expect(
-        nbytes == math.prod(shape) * itemsize,
-        f"it has {nbytes} bytes, its shape needs {math.prod(shape) * itemsize}",
-    )
     _expect(0 <= offset <= offset + nbytes <= data.numel(), "it lies outside the data")
+    _check_encoding(entry["encoding"], shape, dtype)  # before anything is done with it
     return Encoded(dict(entry["encoding"]), shape, dtype, data[offset : offset + nbytes])
 
 

@@ -1,7 +1,8 @@
 """The one function that opens an uploaded checkpoint.
 
 It runs in an inspection's limited process only. `torch.load(weights_only=True)` keeps a stranger's code out;
-the limits keep a stranger's sizes out. Files that *are* code (whole pickled modules, TorchScript,
+the limits keep a stranger's sizes out. The course's pickles of numpy arrays are not unpickled at all
+(`models.course_files`). Files that *are* code (whole pickled modules, TorchScript,
 torch.export, ONNX) are told by their content and refused with the lines that save the same network as data.
 """
 
@@ -19,10 +20,15 @@ from safetensors.torch import load_file
 
 import models
 from app.errors import Problem
+from models import Encoded
+from models.course_files import read_course_file
+from models.plain_pickle import PickleError
 
 _RECIPE = "On your machine: torch.save(model.state_dict(), 'teacher.pt'), then upload that file."
 # The hyphen is for RegNet, whose blocks are called block1-0.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
+# torch.save before 1.6, any protocol: its magic number as a pickle of its own.
+_LEGACY_HEAD = re.compile(rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
 _MAX_TENSORS = 20_000
 _MAX_DIMENSIONS = 8
 _MAX_HEADER_BYTES = 8 << 20
@@ -50,17 +56,25 @@ class Checkpoint:
     graph: dict[str, Any] | None = None
     preprocessing: dict[str, Any] | None = None
     class_names: list[str] | None = None
+    encoded: dict[str, Encoded] = field(default_factory=dict)
+    """The stored form of tensors that the file keeps in fewer bits; it decodes to the entry of `tensors`."""
     warnings: list[str] = field(default_factory=list)
+
+    def rename(self, new_names: dict[str, str]) -> None:
+        """Give every tensor its new name; names that are not in `new_names` stay."""
+        self.tensors = {new_names.get(name, name): value for name, value in self.tensors.items()}
+        self.encoded = {new_names.get(name, name): value for name, value in self.encoded.items()}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a state_dict (bare or wrapped; torch.save or safetensors) or an artifact with its graph.
+    """Read a state_dict (bare or wrapped; torch.save or safetensors), an artifact with its graph, or one of the
+    course's 8- or 16-bit pickles.
 
     Raises Problem 422: CHECKPOINT_UNREADABLE, or CHECKPOINT_IS_CODE for what would have to be executed to be
     read.
     """
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(32)
     if _is_safetensors(head, path.stat().st_size):
         return _checked(_read_safetensors(path))
     if head.startswith(b"PK\x03\x04"):
@@ -69,6 +83,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise _unreadable(
             f"it begins with {head[:8].hex(' ')}, which neither torch.save nor safetensors writes"
         )
+    elif not _LEGACY_HEAD.match(head):
+        return _checked(_read_course_file(path))
     content = _load(path)
     if isinstance(content, dict) and "graph" in content and "format_version" in content:
         return _read_artifact(path)
@@ -127,6 +143,23 @@ def _load(path: Path) -> Any:
         raise _unreadable(f"torch.load says {type(error).__name__}: {str(error).splitlines()[:1]}") from None
 
 
+def _read_course_file(path: Path) -> Checkpoint:
+    try:
+        values = read_course_file(path.read_bytes())
+    except PickleError as error:
+        if error.needs is not None:
+            raise _is_code(f"a pickle that needs the Python object {error.needs[:120]}") from None
+        raise _unreadable(str(error)[:300]) from None
+    encoded = {name: value for name, value in values.items() if isinstance(value, Encoded)}
+    tensors = {
+        name: value.decode() if isinstance(value, Encoded) else value for name, value in values.items()
+    }
+    checkpoint = Checkpoint(tensors, encoded=encoded)
+    start = _prefix_length(list(tensors))
+    checkpoint.rename({name: name[start:] for name in tensors})
+    return checkpoint
+
+
 def _read_safetensors(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         header_bytes = struct.unpack("<Q", file.read(8))[0]
@@ -148,6 +181,7 @@ def _read_artifact(path: Path) -> Checkpoint:
         graph=network.graph,
         preprocessing=network.preprocessing,
         class_names=list(network.class_names) if network.class_names else None,
+        encoded=dict(network.encoded),
     )
 
 
@@ -184,10 +218,19 @@ def _class_names(content: dict[Any, Any]) -> list[str] | None:
 
 
 def _without_prefixes(tensors: dict[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
+    if not all(isinstance(key, str) for key in tensors):
+        return tensors
+    start = _prefix_length(list(tensors))
+    return {name[start:]: tensor for name, tensor in tensors.items()}
+
+
+def _prefix_length(names: list[str]) -> int:
+    """How many letters of known prefixes all names begin with."""
+    start = 0
     for prefix in _PREFIXES * 2:  # compiled and parallel, in either order
-        if all(isinstance(key, str) and key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
-    return tensors
+        if names and all(name.startswith(prefix, start) for name in names):
+            start += len(prefix)
+    return start
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
@@ -212,12 +255,20 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
         # A stride of 0 shows one number as a tensor of any size.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise _unreadable(f"tensor {name!r} claims {tensor.numel()} elements, more than the file holds")
-    checkpoint.tensors = {name: _as_float32(name, tensor) for name, tensor in checkpoint.tensors.items()}
+    checkpoint.tensors = {name: _usual(name, tensor) for name, tensor in checkpoint.tensors.items()}
     return checkpoint
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+
+
+def _usual(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Weights in float32, counters in int64: the course's files keep BN's counters as floats."""
+    if name.endswith("num_batches_tracked") and tensor.is_floating_point():
+        # Half precision has no number beyond 65504; nothing but a training without momentum reads the counter.
+        return tensor.double().nan_to_num(nan=0.0, posinf=65504.0, neginf=0.0).long()
+    return _as_float32(name, tensor)
 
 
 def _as_float32(name: str, tensor: torch.Tensor) -> torch.Tensor:

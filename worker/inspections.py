@@ -5,6 +5,7 @@ for the storage. What is wrong with the upload is a Problem 422.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from models.architectures import (
 )
 from models.torchvision_zoo import AUXILIARY_HEADS
 from worker.checkpoints import Checkpoint, read_checkpoint
+from worker.distillation.soft_labels import looks_like_soft_labels, read_soft_labels, write_soft_labels
 from worker.messages import Line, Stops
 
 _MAX_SHOWN = 10
@@ -31,14 +33,25 @@ _MAX_SHOWN = 10
 # lay out.
 _SEARCH_SECONDS = 10.0
 
+# The course's notebooks call the two halves of its student so or so.
+_SPELLINGS = (
+    {"convolution.": "cnn.", "linear.": "fc."},
+    {"cnn.": "convolution.", "fc.": "linear."},
+)
+
 Shapes = dict[str, list[int]]
 
 
 def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
-    """Make the canonical artifact of an uploaded checkpoint, and a report on it. Raises Problem 422."""
+    """Make the canonical artifact of an uploaded checkpoint, or of a table of soft labels, and a report on it.
+
+    Raises Problem 422.
+    """
     torch.set_num_threads(order["num_threads"])
     spec = TeacherSpec.model_validate(order["spec"])
     file = Path(order["file"])
+    if looks_like_soft_labels(file):
+        return _soft_labels(spec, file, Path(order["work_dir"]))
     checkpoint = read_checkpoint(file)
     _check_finite(checkpoint.tensors)
     preprocessing = _preprocessing(spec, checkpoint)
@@ -69,6 +82,36 @@ def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         "preprocessing": preprocessing,
         "size_bytes": file.stat().st_size,
         "warnings": checkpoint.warnings,
+    }
+    return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
+
+
+def _soft_labels(spec: TeacherSpec, file: Path, work_dir: Path) -> dict[str, Any]:
+    """A teacher that is only a table: what it said about each picture."""
+    labels = read_soft_labels(file)
+    if spec.class_names is not None:
+        if len(spec.class_names) != len(labels.class_names):
+            raise Problem(
+                422,
+                "SHAPE_MISMATCH",
+                f"The table has {len(labels.class_names)} classes, but {len(spec.class_names)} class_names were "
+                "given: name each column once, in order.",
+            )
+        labels = replace(labels, class_names=list(spec.class_names))
+    write_soft_labels(work_dir / "teacher.pt", labels)
+    ignored = [name for name in ("architecture", "preprocessing", "key_map") if getattr(spec, name)]
+    report = {
+        "soft_labels": {"rows": len(labels.paths), "kind": labels.kind, "temperature": labels.temperature},
+        "architecture": None,
+        "parameters": 0,
+        "macs": 0,
+        "layers": [],
+        "input_shape": None,
+        "num_classes": len(labels.class_names),
+        "class_names": labels.class_names,
+        "preprocessing": None,
+        "size_bytes": file.stat().st_size,
+        "warnings": [f"`{name}` was ignored: the file is a table of soft labels." for name in ignored],
     }
     return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
 
@@ -169,6 +212,7 @@ def _network(spec: TeacherSpec, checkpoint: Checkpoint, preprocessing: dict[str,
     else:
         network = _from_architecture(spec, checkpoint, height, width)
     network.load_state_dict(checkpoint.tensors)
+    network.encoded = checkpoint.encoded
     return network.eval()
 
 
@@ -176,6 +220,8 @@ def _from_graph(spec: TeacherSpec, checkpoint: Checkpoint, height: int, width: i
     assert checkpoint.graph is not None
     if spec.architecture is not None:
         checkpoint.warnings.append("`architecture` was ignored: the file brings its own graph.")
+    if spec.key_map:
+        checkpoint.warnings.append("`key_map` was ignored: the file brings its own graph with its names.")
     try:
         network = models.build(checkpoint.graph)
     except GraphError as error:
@@ -209,6 +255,8 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
             "trace_network.py takes any shape.",
         )
     name, options = spec.architecture.architecture, spec.architecture.options
+    _rename(spec.key_map, checkpoint)
+    _take_known_spelling(name, options, height, checkpoint)
     _leave_out_auxiliary_heads(name, checkpoint)
     num_classes = _num_classes(name, options, height, checkpoint.tensors)
     if num_classes is None:
@@ -216,6 +264,43 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
     network = _create(name, options, num_classes=num_classes, image_size=height)
     _check_keys(name, _shapes(network), checkpoint, height)
     return network
+
+
+def _rename(key_map: dict[str, str], checkpoint: Checkpoint) -> None:
+    """Replace the longest prefix of `key_map` that a tensor's name has.
+
+    Raises Problem KEYS_COLLIDE when two tensors end with one name.
+    """
+    new_names: dict[str, str] = {}
+    for name in checkpoint.tensors:
+        fitting = [prefix for prefix in key_map if name.startswith(prefix)]
+        longest = max(fitting, key=len, default="")
+        new_names[name] = key_map[longest] + name[len(longest) :] if fitting else name
+    taken: dict[str, str] = {}
+    for old, new in new_names.items():
+        if new in taken:
+            raise Problem(
+                422,
+                "KEYS_COLLIDE",
+                f"key_map gives {taken[new]!r} and {old!r} the same name {new!r}: change one of its prefixes.",
+            )
+        taken[new] = old
+    checkpoint.rename(new_names)
+
+
+def _take_known_spelling(name: str, options: dict[str, Any], image_size: int, checkpoint: Checkpoint) -> None:
+    """Students of the course are saved under two spellings; take the other one where it fits and this does not."""
+    wanted = _skeleton(name, options, 2, image_size).keys()
+    if wanted == checkpoint.tensors.keys():
+        return
+    for spelling in _SPELLINGS:
+        tried = Checkpoint(dict(checkpoint.tensors), encoded=dict(checkpoint.encoded))
+        _rename(spelling, tried)
+        if tried.tensors.keys() == wanted:
+            checkpoint.tensors, checkpoint.encoded = tried.tensors, tried.encoded
+            renamed = ", ".join(f"{old!r} as {new!r}" for old, new in spelling.items())
+            checkpoint.warnings.append(f"The file's names were read in another spelling: {renamed}.")
+            return
 
 
 def _leave_out_auxiliary_heads(name: str, checkpoint: Checkpoint) -> None:

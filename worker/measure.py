@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import models
 from app.parent import end_with_parent
 from models.load_artifact import evaluate
+from worker.checkpoints import read_checkpoint
 from worker.datasets import ImageData
 from worker.messages import listen, read_order, take_over_stdout
 
@@ -48,10 +49,13 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     `artifact`.
 
     `order`: the output that means class k of `class_names`. With `logits` the outputs are left in that file,
-    as {split: float32 [N, C]} in the order of `class_names`.
+    as {split: float32 [N, C]} in the order of `class_names`; with `unlabeled` those of that split too. With
+    `tensors`, a checkpoint, that file is measured: its tensors in the network of the artifact.
     """
-    path = Path(order["artifact"])
-    network = models.load(path)
+    path = Path(order["tensors"] or order["artifact"])
+    network = models.load(order["artifact"])
+    if order["tensors"]:
+        network.load_state_dict(read_checkpoint(path).tensors)
     assert network.preprocessing is not None
     data = open_data(order["data"], class_names=order["class_names"], num_threads=order["num_threads"])
     outputs = torch.tensor(order["order"])
@@ -67,7 +71,9 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
             "loss": score.cross_entropy,
         }
         logits[split] = torch.cat(listener.heard)[:, outputs]
-    if order.get("logits"):
+    if order["logits"]:
+        if order["unlabeled"]:
+            logits["unlabeled"] = _answers(network, data)[:, outputs]
         torch.save(logits, order["logits"])
     table = models.layer_table(network)
     return {
@@ -79,6 +85,15 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
         if order["latency"]
         else None,
     }
+
+
+def _answers(network: models.Network, data: ImageData) -> Tensor:
+    """float32 [N, outputs] for the images that have no label."""
+    assert network.preprocessing is not None
+    listener = _Listener(network)
+    no_labels_N = torch.zeros(data.num_images("unlabeled"), dtype=torch.int64)  # the score is not asked for
+    evaluate(listener, data.images("unlabeled", network.preprocessing), no_labels_N, network.preprocessing)
+    return torch.cat(listener.heard)
 
 
 def open_data(

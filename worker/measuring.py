@@ -25,6 +25,8 @@ class Measuring:
     paths: dict[str, Any]
     class_names: list[str]
     splits: Sequence[str]
+    unlabeled: bool
+    """Whether the data has a split without labels; what a network answers there counts as agreement."""
     num_threads: int
     device: str
     stops: Stops
@@ -36,9 +38,10 @@ class Measuring:
         outputs: list[int],
         latency: bool = True,
         logits: Path | None = None,
+        tensors: Path | None = None,
         kept: Path | None = None,
     ) -> dict[str, Any]:
-        """What `worker.measure.measure` says about `artifact`.
+        """What `worker.measure.measure` says about `artifact`, or about the file `tensors` in its network.
 
         `kept`: a result left there by an earlier attempt is taken.
 
@@ -48,7 +51,7 @@ class Measuring:
             earlier: dict[str, Any] = json.loads(kept.read_text())
             return earlier
         measured = self._run(
-            self._order(artifact, outputs, latency, logits), lambda: bool(self.stops.requested())
+            self._order(artifact, outputs, latency, logits, tensors), lambda: bool(self.stops.requested())
         )
         if measured is None:
             raise Stopped(self.stops.requested())  # type: ignore[arg-type]  # that is why it is None
@@ -66,7 +69,12 @@ class Measuring:
         return measure(self._order(artifact, outputs, False, None))
 
     def _order(
-        self, artifact: Path, outputs: list[int], latency: bool, logits: Path | None
+        self,
+        artifact: Path,
+        outputs: list[int],
+        latency: bool,
+        logits: Path | None,
+        tensors: Path | None = None,
     ) -> dict[str, Any]:
         return {
             "artifact": str(artifact),
@@ -78,6 +86,8 @@ class Measuring:
             "device": self.device,
             "latency": latency,
             "logits": str(logits) if logits is not None else None,
+            "unlabeled": self.unlabeled,
+            "tensors": str(tensors) if tensors is not None else None,
         }
 
     def _run(self, order: dict[str, Any], enough: Callable[[], bool]) -> dict[str, Any] | None:

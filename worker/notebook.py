@@ -41,7 +41,8 @@ class Notebook:
         elif kind == "metric":
             # A resumed trainer repeats a few epochs; within one write the last one counts, as it does in the
             # table.
-            self._metrics[(data["step"], data.get("epoch"), data.get("split"), data["name"])] = data
+            key = (data.get("seed"), data["step"], data.get("epoch"), data.get("split"), data["name"])
+            self._metrics[key] = data
         elif kind == "progress":
             self._progress = data
         elif kind == "phase":

@@ -88,6 +88,7 @@ def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:
         raise Problem(409, "TEACHER_NOT_READY", f"Teacher {ident} is {teacher.state}: register it again.")
     return {
         "id": ident,
+        "kind": "soft_labels" if "soft_labels" in (teacher.report or {}) else "network",
         "path": _object(teacher.artifact_sha256),
         "sha256": teacher.artifact_sha256,
         "size_bytes": teacher.file_size_bytes,

@@ -1,12 +1,13 @@
 """What a step is given: device, seed, teachers, data, and a way to report. It holds no database and no storage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
+from app.errors import Problem
 from app.spec.base import Split
 from models import Network
 
@@ -39,6 +40,10 @@ class Data(Protocol):
         """int64 [N]; -1 where an image has none."""
         ...
 
+    def paths(self, split: Split) -> list[str]:
+        """Where each image lies in the data set, in the order of `labels` and `images`."""
+        ...
+
     def images(self, split: Split, preprocessing: dict[str, Any]) -> torch.Tensor:
         """uint8 [N, 3, H, W], resized and cropped as `preprocessing` says, backed by a file; decoded once, then cached."""
         ...
@@ -53,9 +58,32 @@ class Teacher:
     preprocessing: dict[str, Any]
     order: torch.Tensor  # int64 [C]
 
-    def logits(self, images_NCHW: torch.Tensor) -> torch.Tensor:
-        """Logits [N, C] for images that `preprocessing` already normalised, columns in the data's class order."""
-        return self.network(images_NCHW)[:, self.order]
+    def logits(
+        self, images_NCHW: torch.Tensor, observe: Callable[[str, Any], None] | None = None
+    ) -> torch.Tensor:
+        """Logits [N, C] for images that `preprocessing` already normalised, columns in the data's class order.
+
+        `observe(node name, value)` is called with every value on the way.
+        """
+        if observe is None:
+            return self.network(images_NCHW)[:, self.order]
+        return self.network.run(images_NCHW, observe)[:, self.order]
+
+
+@dataclass
+class TableTeacher:
+    """A teacher that is only a table: what it said about images, found by their path (`worker.distillation.soft_labels`).
+
+    `values_RC`: float32, logits or probabilities (softmax(logits / `temperature`)) with its own order of classes; `rows`:
+    path -> row; `order`: for each class of the data, the table's column.
+    """
+
+    id: str
+    values_RC: torch.Tensor
+    kind: Literal["logits", "probabilities"]
+    rows: Mapping[str, int]
+    order: torch.Tensor  # int64 [C]
+    temperature: float = 1.0
 
 
 @dataclass
@@ -83,7 +111,7 @@ class Reporter(Protocol):
 class Run:
     device: torch.device
     seed: int
-    teachers: list[Teacher]
+    teachers: Sequence[Teacher | TableTeacher]
     data: Data
     step: int
     """1-based; 0 is the teacher."""
@@ -108,6 +136,32 @@ class Run:
     """Added to every noted epoch: a step that trains several times counts on."""
     window: tuple[float, float] = (0.0, 1.0)
     """The part of the step's progress that this run covers."""
+
+    def network_teacher(self, index: int) -> Teacher:
+        """The teacher at this position, where a network is needed. Raises Problem 422 TEACHER_IS_TABLE for one that is
+        only a table of soft labels."""
+        teacher = self.teachers[index]
+        if isinstance(teacher, TableTeacher):
+            raise Problem(
+                422,
+                "TEACHER_IS_TABLE",
+                f"Teacher {teacher.id} is a table of soft labels: it has no layers to use. "
+                "Name a teacher that was uploaded as a network.",
+            )
+        return teacher
+
+    def teachers_preprocessing(self) -> dict[str, Any]:
+        """What a student sees when nothing is said: the preprocessing of the first teacher that is a network. Raises
+        Problem 422 PREPROCESSING_MISSING when all are tables."""
+        for teacher in self.teachers:
+            if isinstance(teacher, Teacher):
+                return teacher.preprocessing
+        raise Problem(
+            422,
+            "PREPROCESSING_MISSING",
+            "All teachers are tables of soft labels, so nothing says how the student's images are made: "
+            "give student.preprocessing.",
+        )
 
     def nested(self, name: str, *, first_epoch: int = 0, window: tuple[float, float] = (0.0, 1.0)) -> "Run":
         """The same run for one of several trainings of a step: checkpoints in a folder of their own, epochs counted on

@@ -18,6 +18,9 @@ from app.storage import storage
 
 Verb = Callable[[Session], None]
 
+# Kinds of artifacts that are networks of ours; others are exports and what steps offer beside theirs.
+_ANSWERS = ("final", "stage", "best_so_far")
+
 # How a process ends that met its limits or was broken by the file it read. SIGKILL is none of them: that may
 # have been anybody, so the attempt is repeated.
 _LIMIT_SIGNALS = (
@@ -138,9 +141,10 @@ def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list
 
 def _naming_the_artifact(result: dict[str, Any], artifacts: list[NewArtifact]) -> dict[str, Any]:
     """The result with `artifact`: step, digest and size of the file that is the answer."""
-    if not artifacts:
+    answers = [artifact for artifact in artifacts if artifact.kind in _ANSWERS]
+    if not answers:
         return result | {"artifact": None}
-    answer = artifacts[-1]
+    answer = answers[-1]
     return result | {
         "artifact": {"step": answer.step, "sha256": answer.sha256, "size_bytes": answer.size_bytes}
     }

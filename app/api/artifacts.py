@@ -1,5 +1,6 @@
 """Artifacts: the files that jobs leave."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -66,12 +67,19 @@ def get_content(artifact_id: ArtifactId, request: Request, storage: CurrentStora
     return _content(artifact, request, storage)
 
 
+def _filename(artifact: Artifact) -> str:
+    """Nothing that a user typed: the pipeline and the steps name artifacts."""
+    if artifact.kind in ("final", "stage", "best_so_far"):
+        return f"{artifact.job_id}-{artifact.kind}.pt"
+    return f"{artifact.job_id}-{re.sub(r'[^A-Za-z0-9._-]', '_', artifact.name)}"
+
+
 def _content(artifact: Artifact, request: Request, storage: Storage) -> Response:
     return content_response(
         request,
         storage.path(artifact.sha256),
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256,
-        filename=f"{artifact.job_id}-{artifact.kind}.pt",  # nothing that a user typed
+        filename=_filename(artifact),
         media_type="application/octet-stream",
     )

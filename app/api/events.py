@@ -30,6 +30,11 @@ _LOG_BATCH = 1000
 Seq = Annotated[int, Query(ge=0, le=2**31 - 1, description="Events after this one.")]
 
 
+MetricsOfSeed = Annotated[
+    int | None, Query(ge=0, le=2**53, description="Only the numbers of this one of the job's several seeds.")
+]
+
+
 class EventPage(Page[EventView]):
     """`after` is what to ask for next; `ended` says that the job has ended and no event is left."""
 
@@ -127,11 +132,14 @@ def _log_lines(job_id: str, after: int) -> Any:
     response_model=Page[MetricView],
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
-def get_metrics(job_id: JobId, format: Literal["json", "csv"] = "json") -> Any:
-    """Every number that was measured, by step and epoch."""
+def get_metrics(job_id: JobId, format: Literal["json", "csv"] = "json", seed: MetricsOfSeed = None) -> Any:
+    """Every number that was measured, by seed, step and epoch."""
     with reading() as session:
-        reads.find_job(session, job_id)
-        views = [metric_view(metric) for metric in reads.metrics(session, job_id)]
+        first_seed = reads.find_job(session, job_id).spec.get("seed", 0)
+        position = None if seed is None else seed - first_seed + 1
+        # 0 would be the job's own numbers, which no seed asks for.
+        found = [] if position == 0 else reads.metrics(session, job_id, seed=position)
+        views = [metric_view(metric, first_seed) for metric in found]
     if format == "json":
         return Page[MetricView](items=views)
     text = io.StringIO()

@@ -136,7 +136,10 @@ class EventView(BaseModel):
 
 
 class MetricView(BaseModel):
-    """`step` 0 is the teacher; `epoch` is null for a number of the whole step, `split` for one of none."""
+    """`step` 0 is the teacher; `epoch` is null for a number of the whole step, `split` for one of none.
+
+    `seed` is null for the job's own numbers; a job with several seeds has those of every seed beside them.
+    """
 
     step: int
     epoch: int | None
@@ -145,10 +148,12 @@ class MetricView(BaseModel):
     value: float
     unit: str
     device: str | None
+    seed: int | None
 
 
 class ArtifactView(BaseModel):
-    """`kind`: final (the answer), stage (an earlier step's) or best_so_far (of a cancelled job)."""
+    """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a cancelled job), export (the answer in
+    another format), or what a step calls a file that it offers beside its network."""
 
     id: str
     job_id: str
@@ -253,8 +258,9 @@ def event_view(event: tables.Event) -> EventView:
     return EventView(seq=event.seq, at=rfc3339(event.at), type=event.type, data=event.data)
 
 
-def metric_view(metric: tables.Metric) -> MetricView:
+def metric_view(metric: tables.Metric, first_seed: int) -> MetricView:
     return MetricView(
+        seed=first_seed + metric.seed - 1 if metric.seed else None,
         step=metric.step,
         epoch=None if metric.epoch < 0 else metric.epoch,
         split=metric.split or None,

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from app.spec.base import Name, Seed, Spec
 from app.spec.steps import AnyStep
+from app.spec.steps.base import StepSpec
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
 
@@ -46,4 +47,23 @@ class JobSpec(Spec):
                     f"steps[0] ({step.method}) edits one network, but there are {len(self.teachers)} teachers: "
                     "begin with a step that trains a student, or name one teacher"
                 )
+            self._rewinds_fit(index, step)
         return self
+
+    def _rewinds_fit(self, index: int, step: StepSpec) -> None:
+        """Weights of an epoch are those of the last step before that trains."""
+        if not step.rewind_epochs:
+            return
+        trained = next((other for other in reversed(self.steps[:index]) if other.trains), None)
+        furthest = max(step.rewind_epochs)
+        if trained is None:
+            raise ValueError(
+                f"steps[{index}] ({step.method}) goes back to the weights of epoch {furthest}, and no step before it trains "
+                "a network: put a train, finetune or distill step before it, or keep the weights (learning-rate rewinding)"
+            )
+        epochs: int = trained.epochs
+        if furthest > epochs:
+            raise ValueError(
+                f"steps[{index}] ({step.method}) goes back to the weights of epoch {furthest}, and the "
+                f"{trained.method} step before it trains {epochs} epochs: go back to an epoch from 0 to {epochs}"
+            )

@@ -13,11 +13,17 @@ ClassNames = Annotated[
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 
 
+Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,200}$")]
+
+
 class TeacherSpec(Spec):
     """A checkpoint and what is needed to run it.
 
     `architecture`: a built-in name; null when the file brings its graph (an artifact of ours, or one made by
     trace_network.py). `preprocessing` and `class_names` may be left out when the file carries them.
+
+    The file may also be a table of soft labels by picture (docs/formats.md), of a teacher that cannot be uploaded itself;
+    it needs none of these.
     """
 
     name: Name | None = None
@@ -25,6 +31,9 @@ class TeacherSpec(Spec):
     architecture: Annotated[Architecture | None, BeforeValidator(_architecture_shorthand)] = None
     preprocessing: Preprocessing | None = None
     class_names: ClassNames | None = None
+    key_map: Annotated[dict[Prefix, Prefix], Field(max_length=64)] = {}
+    """Tensors that are named otherwise in the file: `{"convolution.": "cnn."}` renames every tensor that begins with
+    `convolution.`. Of several prefixes that fit a name the longest counts; `""` fits all."""
     declared_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     """What the uploader measured (0..1). Jobs compare it with what they measure and warn when the two are far apart."""
 

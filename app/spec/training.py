@@ -2,9 +2,26 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from app.spec.base import Spec
+from app.spec.base import Spec, Split
+
+
+def _each_once_and_labelled(splits: list[Split]) -> list[Split]:
+    if "unlabeled" in splits:
+        raise ValueError(
+            "splits names 'unlabeled', and this step learns from labels alone: drop it, or use the step 'distill' "
+            "(its student may be 'previous')"
+        )
+    if len(set(splits)) != len(splits):
+        raise ValueError("splits names a split twice: name each once")
+    return splits
+
+
+LabelledSplits = Annotated[
+    list[Split], Field(min_length=1, max_length=3), AfterValidator(_each_once_and_labelled)
+]
+"""What a step trains on that knows hard labels only."""
 
 
 class Training(Spec):

@@ -45,6 +45,24 @@ def test_the_artifacts_of_a_job(service: Service) -> None:
     assert service.client.get("/v1/artifacts/art_none").status_code == 404
 
 
+def test_an_export_keeps_its_name_and_is_not_the_answer(sqlite_service: Service) -> None:
+    """`download` stays the network; whatever a step offers beside it is fetched by its id."""
+    job_id = sqlite_service.job()
+    claim = sqlite_service.worker.claim(job_id)
+    export = jobs.NewArtifact(
+        1, "export", "final.course-8bit.pkl", sqlite_service.worker.put(b"pickle"), 6, {}
+    )
+    with transaction() as session:
+        jobs.finish(session, claim, {}, [export, sqlite_service.worker.artifact(CONTENT)])
+    items = sqlite_service.client.get(f"/v1/jobs/{job_id}/artifacts").json()["items"]
+    (listed,) = (item for item in items if item["kind"] == "export")
+    answer = sqlite_service.client.get(listed["links"]["content"])
+    assert answer.content == b"pickle"
+    disposition = f'attachment; filename="{job_id}-final.course-8bit.pkl"'
+    assert answer.headers["content-disposition"] == disposition
+    assert sqlite_service.client.get(f"/v1/jobs/{job_id}/download").content == CONTENT
+
+
 def test_a_cancelled_job_points_at_what_it_kept(service: Service) -> None:
     """The best student so far is an artifact, but not the answer."""
     job_id = service.job()

@@ -161,15 +161,33 @@ def test_metrics_as_json_and_csv(service: Service) -> None:
         "value": 44e6,
         "unit": "B",
         "device": "cpu",
+        "seed": None,
     }
     assert (second["epoch"], second["split"], second["value"]) == (2, "val", 0.5)
     csv = service.client.get(f"{path}?format=csv")
     assert csv.headers["content-type"].startswith("text/csv")
     assert csv.text.splitlines() == [
-        "step,epoch,split,name,value,unit,device",
-        "0,,,size_bytes,44000000.0,B,cpu",
-        "1,2,val,accuracy,0.5,1,",
+        "step,epoch,split,name,value,unit,device,seed",
+        "0,,,size_bytes,44000000.0,B,cpu,",
+        "1,2,val,accuracy,0.5,1,,",
     ]
+
+
+def test_the_metrics_of_a_jobs_seeds_stand_beside_each_other(service: Service) -> None:
+    """The same number of two seeds and of the job: three rows, which `?seed=` tells apart by the seed itself."""
+    job_id = service.job(seed=40, seeds=2)
+    claim = service.worker.claim(job_id)
+    number = {"step": 1, "split": "val", "name": "accuracy"}
+    for _ in range(2):  # a resumed trainer says it again
+        with transaction() as session:
+            jobs.record(
+                session, claim, metrics=[{**number, "seed": seed, "value": seed / 8} for seed in (0, 1, 2)]
+            )
+    path = f"/v1/jobs/{job_id}/metrics"
+    found = [(item["seed"], item["value"]) for item in service.client.get(path).json()["items"]]
+    assert found == [(None, 0.0), (40, 0.125), (41, 0.25)]
+    asked = {seed: service.client.get(f"{path}?seed={seed}").json()["items"] for seed in (39, 41)}
+    assert (asked[39], [item["value"] for item in asked[41]]) == ([], [0.25])
 
 
 @pytest.mark.parametrize("what", ["events", "events?stream=true", "logs", "metrics", "artifacts", "download"])

@@ -251,6 +251,12 @@ def test_a_plan_is_the_job_with_everything_filled_in(service: Service) -> None:
             "UNKNOWN_SPLIT",
             "It has test, train, val.",
         ),
+        (
+            {"steps": [{"method": "distill", "student": "student_net", "loss": "dkd"}]},
+            "/steps/0/loss",
+            "CLASSES_UNSUITABLE",
+            "of 2 classes there is only one: set loss to 'kd'",
+        ),
     ],
 )
 def test_a_job_that_cannot_run_is_refused(

@@ -42,6 +42,24 @@ def test_upgrading_again_changes_nothing(empty_database: str) -> None:
     engine.dispose()
 
 
+def test_metrics_of_before_there_were_seeds_are_the_jobs_own(empty_database: str) -> None:
+    upgrade(empty_database, "0001")
+    engine = db.connect(empty_database)
+    columns = (
+        "id, kind, queue, labels, spec, fingerprint, state, version, last_seq, attempt, failures, created_at"
+    )
+    with engine.begin() as connection:
+        values = "'job_1', 'compress', 'compress', '{}', '{}', '', 'queued', 1, 0, 0, 0, 0"
+        connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"))
+        row = "'job_1', 1, -1, 'val', 'accuracy', 0.5, '1'"
+        insert = "INSERT INTO metrics (job_id, step, epoch, split, name, value, unit) VALUES "
+        connection.execute(text(f"{insert}({row})"))
+    upgrade(empty_database)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT seed, value FROM metrics")).all() == [(0, 0.5)]
+    engine.dispose()
+
+
 def test_processes_that_start_at_once_all_find_the_newest_schema(empty_database: str) -> None:
     program = "import sys; from app.migrate import upgrade; upgrade(sys.argv[1])"
     processes = [

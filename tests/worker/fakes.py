@@ -58,6 +58,9 @@ class MemoryData:
     def labels(self, split: str) -> torch.Tensor:
         return self._labels[split]
 
+    def paths(self, split: str) -> list[str]:
+        return [f"{split}/{index:03}.png" for index in range(self.num_images(split))]
+
     def images(self, split: str, preprocessing: dict[str, Any]) -> torch.Tensor:
         size = preprocessing["crop"] or preprocessing["resize"]
         height, width = size if isinstance(size, list) else (size, size)

@@ -1,16 +1,21 @@
 """What people upload as checkpoints, and what strangers do."""
 
 import argparse
+import os
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
+import models
 from app.errors import Problem
+from models.architectures import create_network
 from worker.checkpoints import read_checkpoint
 
 
@@ -88,6 +93,89 @@ def test_a_whole_pickled_module_is_code(tmp_path: Path) -> None:
     problem = refused(tmp_path / "a.pt")
     assert problem.code == "CHECKPOINT_IS_CODE"
     assert "torch.nn.modules" in problem.detail
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_a_whole_module_in_the_legacy_format_is_code(tmp_path: Path) -> None:
+    """The report's own student was saved so."""
+    torch.save(network(), tmp_path / "a.bin", _use_new_zipfile_serialization=False)
+    assert refused(tmp_path / "a.bin").code == "CHECKPOINT_IS_CODE"
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_plain_pickle_of_a_module_is_code(protocol: int, tmp_path: Path) -> None:
+    for content in (network(), {"net": network()}):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+        problem = refused(tmp_path / "a.pkl")
+        assert problem.code == "CHECKPOINT_IS_CODE"
+        assert "torch.save(model.state_dict()" in problem.detail
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_legacy_files_of_both_usual_protocols_are_read(protocol: int, tmp_path: Path) -> None:
+    state = network().state_dict()
+    torch.save(state, tmp_path / "a.bin", _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+    read = read_checkpoint(tmp_path / "a.bin").tensors
+    assert all(torch.equal(read[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_courses_8_bit_pickle_keeps_its_stored_form(prefix: str, tmp_path: Path) -> None:
+    """Its counters are floats there and integers here; weights are what the stored bytes decode to."""
+    content: dict[str, Any] = {}
+    for name, tensor in network().state_dict().items():
+        values = np.float64(tensor.numpy())
+        low, high = values.min(), values.max()
+        is_scalar = tensor.dim() == 0
+        q = np.uint8(np.round((values - low) / max(high - low, 1e-9) * 255))
+        content[prefix + name] = np.float64(7) if is_scalar else (low, high, q)
+    (tmp_path / "8_bit_model.pkl").write_bytes(pickle.dumps(content, protocol=3))
+    read = read_checkpoint(tmp_path / "8_bit_model.pkl")
+    assert list(read.tensors) == list(network().state_dict())
+    assert (read.tensors["1.num_batches_tracked"].dtype, read.tensors["1.num_batches_tracked"]) == (
+        torch.int64,
+        7,
+    )
+    assert read.encoded.keys() == read.tensors.keys() - {"1.num_batches_tracked"}
+    for name, stored in read.encoded.items():
+        assert torch.equal(stored.decode(), read.tensors[name])
+        assert stored.data.tolist() == content[prefix + name][2].reshape(-1).tolist()
+
+
+def test_the_courses_16_bit_pickle(tmp_path: Path) -> None:
+    """A counter beyond half precision has become infinite there."""
+    with np.errstate(over="ignore"):
+        content = {name: np.float16(tensor.numpy()) for name, tensor in network().state_dict().items()}
+        content["1.num_batches_tracked"] = np.float16(np.inf)
+    (tmp_path / "16_bit_model.pkl").write_bytes(pickle.dumps(content, protocol=4))
+    read = read_checkpoint(tmp_path / "16_bit_model.pkl").tensors
+    assert torch.equal(read["0.weight"], network().state_dict()["0.weight"].half().float())
+    assert read["1.num_batches_tracked"].dtype == torch.int64
+
+
+def test_a_plain_pickle_that_would_run_code_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": Shell()}, protocol=3))
+    problem = refused(tmp_path / "a.pkl")
+    assert problem.code == "CHECKPOINT_IS_CODE"
+    assert "system" in problem.detail
+    assert not (tmp_path / "executed").exists()
+
+
+class Shell:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch executed",)
+
+
+def test_an_artifact_keeps_its_stored_form(tmp_path: Path) -> None:
+    made = create_network("report/final", num_classes=2, image_size=16, seed=0)
+    weight = made.state_dict()["head.fc.weight"]
+    made.encoded = {"head.fc.weight": models.encode(weight, {"name": "minmax", "bits": 8})}
+    made.load_state_dict({**made.state_dict(), "head.fc.weight": made.encoded["head.fc.weight"].decode()})
+    models.save(made.eval(), tmp_path / "a.pt", preprocessing=None, class_names=None)
+    read = read_checkpoint(tmp_path / "a.pt")
+    assert torch.equal(read.encoded["head.fc.weight"].data, made.encoded["head.fc.weight"].data)
 
 
 def test_an_argparse_namespace_is_named(tmp_path: Path) -> None:

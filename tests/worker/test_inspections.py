@@ -5,11 +5,13 @@ The functions are called as the child calls them; one test runs a real child.
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -19,6 +21,7 @@ from app.errors import Problem
 from models.architectures import create, create_network
 from tests.worker import tiny
 from worker import inspections, verdicts
+from worker.distillation.soft_labels import read_soft_labels
 from worker.messages import Line, Stops
 
 LINE = Line(os.open(os.devnull, os.O_WRONLY))
@@ -85,6 +88,69 @@ def test_a_state_dict_becomes_a_network_with_its_tensors(num_classes: int, tmp_p
     json.dumps(report, allow_nan=False)
 
 
+def course_pickle(tensors: dict[str, torch.Tensor]) -> bytes:
+    """The 8-bit file of these tensors, as the course's notebook makes it."""
+    content: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        values = np.float64(tensor.numpy())
+        if not isinstance(values, np.ndarray):
+            content[name] = values
+            continue
+        low, high = values.min(), values.max()
+        content[name] = (low, high, np.uint8(np.round((values - low) / ((high - low) or 1) * 255)))
+    return pickle.dumps(content, protocol=3)
+
+
+def test_the_courses_8_bit_file_becomes_a_small_exact_teacher(tmp_path: Path) -> None:
+    """The artifact is about as small as the file, and holds the very bytes of it."""
+    made = create("course/studentnet", num_classes=11, image_size=32).state_dict()
+    content = course_pickle(made)
+    report, network = inspect(content, tmp_path, architecture="course/studentnet")
+    assert report["parameters"] == 256_779
+    assert report["size_bytes"] == len(content)
+    artifact_bytes = (tmp_path / "teacher.pt").stat().st_size
+    assert artifact_bytes < 1.05 * len(content)
+    for name, (low, high, array) in (kv for kv in pickle.loads(content).items() if isinstance(kv[1], tuple)):
+        stored = network.encoded[name]
+        assert (stored.encoding["minimum"], stored.encoding["maximum"]) == (low, high)
+        assert stored.data.tolist() == array.reshape(-1).tolist()
+
+
+def test_the_courses_other_spelling_is_recognised(tmp_path: Path) -> None:
+    """`convolution.` and `linear.` for `cnn.` and `fc.`; said in the warnings."""
+    made = create("course/studentnet", num_classes=11, image_size=32).state_dict()
+    spelt = {
+        name.replace("cnn.", "convolution.", 1).replace("fc.", "linear.", 1): value
+        for name, value in made.items()
+    }
+    report, network = inspect(spelt, tmp_path, architecture="course/studentnet")
+    assert "'convolution.' as 'cnn.'" in report["warnings"][0]
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in made.items())
+
+
+def test_a_key_map_renames_the_longest_prefix(tmp_path: Path) -> None:
+    """Whatever the order of the map's entries: a JSON object has none."""
+    made = state()
+    spelt = {f"net.{name}".replace("net.head.", "net.top.tail."): value for name, value in made.items()}
+    key_map = {"net.": "", "net.top.tail.": "head."}
+    for entries in (list(key_map.items()), list(key_map.items())[::-1]):
+        _, network = inspect(spelt, tmp_path, architecture=tiny.TEACHER, key_map=dict(entries))
+        assert all(torch.equal(network.state_dict()[name], value) for name, value in made.items())
+
+
+def test_a_key_map_that_joins_two_names_is_refused(tmp_path: Path) -> None:
+    problem = refusal(state(), tmp_path, architecture=tiny.TEACHER, key_map={"head.fc.": "features.conv1."})
+    assert problem.code == "KEYS_COLLIDE"
+    assert "features.conv1.weight" in problem.detail
+
+
+def test_a_key_map_is_not_for_files_with_a_graph(tmp_path: Path) -> None:
+    made = create_network(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE, seed=0).eval()
+    packed = models.pack(made, preprocessing=tiny.PREPROCESSING, class_names=None)
+    report, _ = inspect(packed, tmp_path, key_map={"head.": "x."})
+    assert "key_map" in report["warnings"][0]
+
+
 def test_an_artifact_brings_everything(tmp_path: Path) -> None:
     made = create_network(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE, seed=1)
     packed = models.pack(
@@ -98,6 +164,57 @@ def test_an_artifact_brings_everything(tmp_path: Path) -> None:
     report, network = inspect(packed, tmp_path, preprocessing=None)
     assert report["class_names"] == network.class_names == ["dark", "light"]
     assert models.network_digest(network) == models.network_digest(made)
+
+
+CSV = b"path,dark,light\nval/a.jpg,0.25,0.75\nb.jpg,1,0\n"
+
+
+def table(tmp_path: Path, content: bytes, **spec: Any) -> tuple[dict[str, Any], Any]:
+    """Upload a table of soft labels; its report and what its canonical file holds."""
+    (tmp_path / "upload").write_bytes(content)
+    order = {
+        "spec": {"file": "upload", **spec},
+        "file": str(tmp_path / "upload"),
+        "work_dir": str(tmp_path),
+        "num_threads": 1,
+    }
+    last = inspections.teacher(order, LINE, Stops())
+    return last["result"]["report"], read_soft_labels(tmp_path / last["files"]["artifact"])
+
+
+def test_a_table_of_soft_labels_is_a_teacher(tmp_path: Path) -> None:
+    """As CSV, and in the form that it is kept in; it needs neither architecture nor preprocessing."""
+    report, labels = table(tmp_path, CSV)
+    assert report["soft_labels"] == {"rows": 2, "kind": "probabilities", "temperature": 1.0}
+    assert (report["num_classes"], report["class_names"], report["parameters"]) == (2, ["dark", "light"], 0)
+    assert labels.values_NC.tolist() == [[0.25, 0.75], [1.0, 0.0]]
+    json.dumps(report, allow_nan=False)
+    again, same = table(tmp_path, (tmp_path / "teacher.pt").read_bytes(), class_names=["a", "b"])
+    assert (again["class_names"], same.rows, again["warnings"]) == (
+        ["a", "b"],
+        {"val/a.jpg": 0, "b.jpg": 1},
+        [],
+    )
+
+
+def test_what_a_table_does_not_need_is_ignored_and_said(tmp_path: Path) -> None:
+    report, _ = table(tmp_path, CSV, architecture=tiny.TEACHER, preprocessing=tiny.PREPROCESSING)
+    assert len(report["warnings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "spec"),
+    [
+        (CSV.replace(b"0.25", b"nan"), "SOFT_LABELS_UNREADABLE", {}),
+        (CSV + b"c.jpg,1\n", "SOFT_LABELS_UNREADABLE", {}),
+        (CSV, "SHAPE_MISMATCH", {"class_names": ["a", "b", "c"]}),
+        (b"picture,dark,light\n", "CHECKPOINT_UNREADABLE", {}),
+    ],
+)
+def test_a_broken_table_is_refused(content: bytes, code: str, spec: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Problem) as refused:
+        table(tmp_path, content, **spec)
+    assert (refused.value.status, refused.value.code) == (422, code)
 
 
 def test_the_wrong_architecture_is_named_with_the_right_one(tmp_path: Path) -> None:

@@ -16,13 +16,30 @@ from worker.run import Run, Teacher
 
 NUM_CLASSES = 3
 # What a method cannot do without, and what keeps a test short. Everything else is the default.
-FIELDS: dict[str, dict[str, Any]] = {"distill": {"student": "report/final", "epochs": 1, "batch_size": 8}}
+FIELDS: dict[str, dict[str, Any]] = {
+    "distill": {"student": "report/final", "epochs": 1, "batch_size": 8},
+    "factorise": {"ratio": 0.5},
+    "finetune": {"epochs": 1, "batch_size": 8},
+    "prune": {"keep_rate": 0.7, "training": {"epochs": 1, "batch_size": 8}},
+    "qat": {"epochs": 1, "batch_size": 8},
+    "train": {"student": "report/final", "epochs": 1, "batch_size": 8},
+}
+# These move weights and keep every tensor's shape and type: they promise no bytes.
+KEEPS_SIZE = {"finetune"}
 
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    """Untrained, at its own input size; its outputs are in another order than the data's classes."""
+    """Untrained, at its own input size; its outputs are in another order than the data's classes.
+
+    A little noise everywhere, as training leaves it: fresh values (zeros, ones, short fractions) deflate to less than
+    their size.
+    """
     network = create_network("report/plain", num_classes=NUM_CLASSES, seed=7).eval()
+    generator = torch.Generator().manual_seed(7)
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor += 0.01 * torch.rand(tensor.shape, generator=generator)
     network.preprocessing = {**PREPROCESSING, "resize": list(network.input_shape[1:])}
     return Teacher("tch_1", network, network.preprocessing, torch.tensor([2, 0, 1]))
 
@@ -90,6 +107,10 @@ class TestEveryStep:
             assert torch.equal(tensor, before[name]), name
 
     def test_the_file_is_smaller(self, method, teacher, tmp_path):
-        """The claim of every method: fewer bytes than the teacher's own file."""
+        """The claim of every method: fewer bytes than the teacher's own file, or else just as many numbers."""
         network = apply(make_step(method), make_run(tmp_path, teachers=[teacher]))
-        assert len(packed(network)) < len(packed(teacher.network))
+        if method in KEEPS_SIZE:
+            shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+            assert shapes == {name: tensor.shape for name, tensor in teacher.network.state_dict().items()}
+        else:
+            assert len(packed(network)) < len(packed(teacher.network))

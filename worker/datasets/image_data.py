@@ -72,6 +72,10 @@ class ImageData:
             [-1 if row["label"] is None else self._output_of[row["label"]] for row in self._rows[split]]
         )
 
+    def paths(self, split: Split) -> list[str]:
+        """As the index has them: relative to the archive or the folder."""
+        return [row["path"] for row in self._rows[split]]
+
     def images(self, split: Split, preprocessing: dict[str, Any]) -> torch.Tensor:
         """uint8 [N, 3, H, W], resized and cropped; mapped from a file, so only what is read takes memory."""
         rows = self._rows[split]

@@ -1,79 +1,128 @@
-"""Knowledge distillation: a small network learns from the labels and from the outputs of large ones.
+"""Knowledge distillation: a small network learns from the labels and from what large ones say and think.
 
-Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531.
+Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531; the other
+losses name their papers in `worker.training.losses` and `worker.distillation.features`.
 Changed: several teachers make one target; images without labels join through the soft term; teachers run live
 on the student's view, as Beyer et al. 2022 (https://arxiv.org/abs/2106.05237) found that it must be, instead
 of once before the training.
 """
 
-import torch
+from torch import Tensor
 
 from app.errors import Problem
-from app.spec.networks import Preprocessing, scaled_preprocessing
 from app.spec.steps.distill import Distill
-from models import Network
-from models.architectures import create_network
-from worker.run import Run
-from worker.training.batches import Batch
+from models import Network, layer_table
+from worker.distillation.features import Hinted, with_hints
+from worker.distillation.soft_labels import SoftLabels, write_soft_labels
+from worker.distillation.targets import soft_term
+from worker.distillation.teachers import TeacherTargets, normalised
+from worker.run import Run, TableTeacher
+from worker.training.batches import Batch, TrainingImages
 from worker.training.loop import concatenated, train
-from worker.training.losses import distillation_loss
-from worker.training.teachers import TeacherTargets
+from worker.training.losses import blended, hard_loss
+from worker.training.students import build_student
+
+_CACHE_FOLDER = "soft-labels"
 
 
 def apply(model: Network | None, spec: Distill, run: Run) -> Network:
-    """Build the student and train it; `model`, the network of the step before, is not used: the run's
-    teachers are."""
-    student = _build_student(spec, run)
-    preprocessing = _preprocessing(spec, run, student.input_shape[-1]).model_dump()
-    student.preprocessing = preprocessing
-    images = concatenated(run, spec.transfer_splits, spec)
-    # With hard labels only, no teacher is run at all.
-    teachers = run.teachers if spec.alpha > 0 else []
-    with TeacherTargets(
-        teachers, images, temperature=spec.temperature, combine=spec.combine, weights=spec.weights
-    ) as targets:
+    """Build the student and train it. `model`, the network of the step before, is used where the student is 'previous'.
 
-        def batch_loss(logits_NC: torch.Tensor, batch: Batch) -> torch.Tensor:
-            return distillation_loss(
-                logits_NC,
-                batch.labels_N,
-                targets(batch) if teachers else None,
-                alpha=spec.alpha,
-                temperature=spec.temperature,
-            )
-
-        return train(student, spec, run, images=images, preprocessing=preprocessing, batch_loss=batch_loss)
-
-
-def _build_student(spec: Distill, run: Run) -> Network:
-    assert spec.student.architecture is not None
-    image_size = spec.student.image_size
-    if spec.student.preprocessing is not None:
-        height, width = spec.student.preprocessing.input_size
-        if height != width:
-            raise Problem(
-                422,
-                "STUDENT_INPUT_NOT_SQUARE",
-                f"The student's preprocessing gives {height}x{width} pixels: students take squares.",
-            )
-        image_size = height
-    if taken := {"name", "num_classes", "image_size", "seed"} & spec.student.options.keys():
-        raise Problem(
-            422, "STUDENT_IMPOSSIBLE", f"student.options may not hold {sorted(taken)}: the job decides these."
+    Raises Problem 422 before any training: CLASSES_UNSUITABLE, STUDENT_IMPOSSIBLE, HINT_IMPOSSIBLE, TEACHER_IS_TABLE,
+    SOFT_LABELS_MISSING.
+    """
+    _refuse_classes(spec, run)
+    student = build_student(spec.student, model, run)
+    assert student.preprocessing is not None
+    images = concatenated(
+        run, spec.transfer_splits, spec, views=None if spec.soft_labels is None else spec.soft_labels.views
+    )
+    hinted = with_hints(student, spec.hints, run) if spec.hints else None
+    with _targets(spec, run, images) as targets:
+        loss = _Loss(spec, targets, hinted)
+        trained = train(
+            student if hinted is None else hinted,
+            spec,
+            run,
+            images=images,
+            preprocessing=student.preprocessing,
+            batch_loss=loss,
+            forward=None if hinted is None else hinted.watched,
+            teacher_macs=targets.macs_in(spec.epochs),
+            macs=layer_table(student)["macs"] + (0 if hinted is None else hinted.regressor_macs),
         )
-    try:
-        return create_network(
-            spec.student.architecture,
-            num_classes=len(run.data.class_names),
-            image_size=image_size,
-            seed=run.seed,
-            **spec.student.options,
+        if spec.soft_labels is not None and spec.soft_labels.keep:
+            _offer_labels(targets, images, spec, run)
+    network = trained.student if isinstance(trained, Hinted) else trained
+    network.encoded = {}
+    return network
+
+
+def _refuse_classes(spec: Distill, run: Run) -> None:
+    """What the API refuses too; here for whoever comes another way."""
+    for field, message in spec.class_errors(len(run.data.class_names)):
+        raise Problem(422, "CLASSES_UNSUITABLE", f"{field}: {message}")
+
+
+def _targets(spec: Distill, run: Run, images: TrainingImages) -> TeacherTargets:
+    for teacher in run.teachers if spec.alpha > 0 else []:
+        if isinstance(teacher, TableTeacher) and spec.augmentation != "none":
+            run.log(
+                f"Teacher {teacher.id} is a table: it labels the plain images, while the student sees them augmented.",
+                "warning",
+            )
+    watched: dict[int, frozenset[str]] = {}
+    for hint in spec.hints:
+        watched[hint.teacher_index] = watched.get(hint.teacher_index, frozenset()) | {hint.teacher}
+    return TeacherTargets(
+        run.teachers,
+        images,
+        temperature=spec.temperature,
+        combine=spec.combine,
+        weights=spec.weights,
+        standardize=spec.standardize_logits,
+        seed=run.seed,
+        # With hard labels only no teacher is run at all, unless its inner values are asked for.
+        speaking=spec.alpha > 0,
+        watched=watched,
+        cache=spec.soft_labels,
+        folder=run.work_dir / _CACHE_FOLDER,
+    )
+
+
+class _Loss:
+    """The loss of a batch as the spec's docstring has it."""
+
+    def __init__(self, spec: Distill, targets: TeacherTargets, hinted: Hinted | None) -> None:
+        self._spec = spec
+        self._targets = targets
+        self._hinted = hinted
+
+    def __call__(self, logits_NC: Tensor, batch: Batch) -> Tensor:
+        spec = self._spec
+        heard = self._targets.listen(batch)
+        loss = blended(
+            spec.alpha,
+            hard=lambda: hard_loss(logits_NC, batch),
+            soft=lambda: soft_term(logits_NC, heard, batch, spec=spec, targets=self._targets),
         )
-    except ValueError as error:
-        raise Problem(422, "STUDENT_IMPOSSIBLE", f"The student cannot be built: {error}") from error
+        if self._hinted is None:
+            return loss
+        return loss + self._hinted.loss(spec.hints, heard.features)
 
 
-def _preprocessing(spec: Distill, run: Run, image_size: int) -> Preprocessing:
-    if spec.student.preprocessing is not None:
-        return spec.student.preprocessing
-    return scaled_preprocessing(Preprocessing(**run.teachers[0].preprocessing), image_size)
+def _offer_labels(targets: TeacherTargets, images: TrainingImages, spec: Distill, run: Run) -> None:
+    """What the teachers say of the plain images, for download."""
+    cache = spec.soft_labels
+    assert cache is not None
+    values_NC = normalised(targets.plain_logits(), cache.normalise, spec.temperature)
+    write_soft_labels(
+        run.attachment("soft-labels.pt", "soft_labels"),
+        SoftLabels(
+            kind="probabilities" if cache.normalise == "temperature" else "logits",
+            class_names=list(run.data.class_names),
+            paths=images.paths(),
+            values_NC=values_NC.half() if cache.dtype == "float16" else values_NC,
+            temperature=spec.temperature if cache.normalise == "temperature" else 1.0,
+        ),
+    )

@@ -63,6 +63,10 @@ class View:
     def to(self, device: torch.device) -> "View":
         return View(*(value.to(device, non_blocking=True) for value in vars(self).values()))
 
+    def rows(self, rows: slice | Tensor) -> "View":
+        """The views of some of the images."""
+        return View(*(value[rows] for value in vars(self).values()))
+
 
 def draw_view(
     augmentation: Literal["none", "light", "strong"], num_images: int, generator: torch.Generator

@@ -20,15 +20,19 @@ from torch import Tensor, nn
 from app.errors import Problem
 from app.spec.base import Split
 from app.spec.training import Training
+from models import Network, layer_table
 from models.load_artifact import Score, evaluate
 from worker.run import Run, Stopped
-from worker.training.batches import Batch, TrainingImages, seed_step
+from worker.training.batches import TrainingImages
 from worker.training.checkpoint import load_checkpoint, save_checkpoint
+from worker.training.dropout import dropout_probability
+from worker.training.gradients import BatchLoss, Gradients
 from worker.training.memory_format import fastest_format
 from worker.training.schedules import learning_rate
+from worker.training.snapshots import FOLDER, save_snapshot
 
-BatchLoss = Callable[[Tensor, Batch], Tensor]
-"""(logits [N, C] in float32, batch) → scalar loss."""
+OptimizerBuilder = Callable[[nn.Module, Training], torch.optim.Optimizer]
+"""The loop sets the rate of every group at every step."""
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 _PROGRESS_SECONDS = 1.0
@@ -45,6 +49,21 @@ class History:
     """On val, one an epoch."""
     best: dict[str, float] | None = None
     """accuracy, cross_entropy, epoch."""
+    seconds: float = 0.0
+    """Spent by all attempts, validation included."""
+
+
+def build_optimizer(network: nn.Module, spec: Training) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum. Biases and norms (one dimension) are not decayed."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.dim() > 1 else free).append(parameter)
+    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=spec.learning_rate)
+    return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=spec.momentum > 0)
 
 
 def train(
@@ -55,20 +74,58 @@ def train(
     images: TrainingImages,
     preprocessing: dict[str, Any],
     batch_loss: BatchLoss,
+    from_epoch: int = 0,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    build_optimizer: OptimizerBuilder = build_optimizer,
+    after_step: Callable[[], None] | None = None,
+    teacher_macs: int = 0,
+    macs: int | None = None,
 ) -> NetworkType:
     """Train `network` in place on the run's device and return it in eval mode, with the weights that
     `spec.select` asks for.
 
-    Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `cross_entropy`. Raises Problem
-    TRAINING_DIVERGED when the loss is no longer finite, and Stopped: "preempt" after a checkpoint, "cancel"
-    with the best network so far.
+    * `from_epoch`: begin at this epoch of the schedule, so that `epochs - from_epoch` are trained: learning-rate
+      rewinding (Renda et al. 2020, https://arxiv.org/abs/2003.02389). Noted epochs count what is trained, from 1.
+    * `forward`: what is called in training instead of `network(pixels)`; validation always calls the network.
+    * `after_step`: called after every step of the optimizer, to put masked weights back to 0.
+    * `teacher_macs`, `macs`: multiply-adds of a forward pass of one image, of the teachers and of the network. Where
+      `macs` is not given it is that of the `models.Network` that `network` is, or holds, else 0.
+
+    When memory runs out in a forward or backward pass, batches are taken in parts whose gradients add up to the whole
+    batch's (`worker.training.gradients`). Batch normalisation then sees the statistics of a part, and a loss that
+    compares the images of a batch with each other compares them within a part.
+
+    Notes per epoch `train_loss`, `learning_rate` and, on val, `accuracy` and `cross_entropy`; at the end what all
+    training of the run's step took: `trained_epochs`, `trained_seconds` and `trained_macs`. Keeps the weights of the
+    epochs in `run.snapshot_epochs`. Raises Problem TRAINING_DIVERGED when the loss is no longer finite, OUT_OF_MEMORY
+    when parts of two images are still too large, and Stopped: "preempt" after a checkpoint, "cancel" with the best
+    network so far.
     """
+    assert 0 <= from_epoch <= spec.epochs, "the schedule has this epoch"
     network.to(run.device)
-    with fastest_format(network, images.pixels(images.batch(0, "none"), preprocessing)):
-        return _Training(network, spec, run, images, preprocessing, batch_loss).run_to_end()
+    trial_NCHW = images.pixels(images.batch(0, "none"), preprocessing)
+    with fastest_format(network, trial_NCHW), dropout_probability(network, spec.dropout, run):
+        optimizer = build_optimizer(network, spec)
+        training = _Training(network, spec, run, images, preprocessing, optimizer, from_epoch)
+        training.gradients = Gradients(
+            network,
+            optimizer,
+            training.scaler,
+            run,
+            forward=forward or network,
+            batch_loss=batch_loss,
+            autocast_dtype=_autocast_dtype(spec, run),
+        )
+        training.after_step = after_step
+        training.macs_per_image = teacher_macs + 3 * (_macs_of(network) if macs is None else macs)
+        return training.run_to_end()
 
 
 class _Training(Generic[NetworkType]):
+    gradients: Gradients
+    after_step: Callable[[], None] | None
+    macs_per_image: int
+
     def __init__(
         self,
         network: NetworkType,
@@ -76,18 +133,19 @@ class _Training(Generic[NetworkType]):
         run: Run,
         images: TrainingImages,
         preprocessing: dict[str, Any],
-        batch_loss: BatchLoss,
+        optimizer: torch.optim.Optimizer,
+        from_epoch: int,
     ) -> None:
         self.network = network
         self.spec = spec
         self.run = run
         self.images = images
         self.preprocessing = preprocessing
-        self.batch_loss = batch_loss
-        self.autocast_dtype = _autocast_dtype(spec, run)
-        self.optimizer = build_optimizer(self.network, spec)
+        self.from_epoch = from_epoch
+        self.first_step = from_epoch * images.steps_per_epoch
+        self.optimizer = optimizer
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=spec.precision == "amp_fp16")
-        self.history = History()
+        self.history = History(step=self.first_step)
         self.best_weights: dict[str, Tensor] | None = None
         self.has_val = run.data.has("val")
         self.fingerprint = self._fingerprint()
@@ -95,24 +153,30 @@ class _Training(Generic[NetworkType]):
     def run_to_end(self) -> NetworkType:
         self._say_what_is_ignored()
         self._resume()
+        self.resumed_at, self.seconds_before = time.monotonic(), self.history.seconds
         steps_per_epoch = self.images.steps_per_epoch
         total = self.spec.epochs * steps_per_epoch
-        pace = _Pace(self.history.step, total, steps_per_epoch, self.run)
+        pace = _Pace(self.history.step - self.first_step, total - self.first_step, steps_per_epoch, self.run)
         saved_at = time.monotonic()
+        if self.history.step == self.first_step:
+            self._snapshot(self.from_epoch)
 
         self.network.train()
         while self.history.step < total:
             self._stop_if_asked()
             self._train_step()
             if self.history.step % steps_per_epoch == 0:
-                self._finish_epoch(self.history.step // steps_per_epoch)
+                self._finish_epoch(self.history.step // steps_per_epoch - self.from_epoch)
+                # Before the checkpoint: a run that is killed in between comes by here again.
+                self._snapshot(self.history.step // steps_per_epoch)
                 self._save()
                 saved_at = time.monotonic()
             elif time.monotonic() - saved_at >= self.run.checkpoint_seconds:
                 self._save()
                 saved_at = time.monotonic()
-            pace.tell(self.history.step)
+            pace.tell(self.history.step - self.first_step)
 
+        self._add_cost()
         self._note_summary()
         return self._result(self.spec.select)
 
@@ -123,21 +187,14 @@ class _Training(Generic[NetworkType]):
         rate = learning_rate(self.spec, step, self.images.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        seed_step(self.run.seed, step)
         batch = self.images.batch(step, self.spec.augmentation)
-        pixels_NCHW = self.images.pixels(batch, self.preprocessing)
-        with torch.autocast(
-            self.run.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
-        ):
-            logits_NC = self.network(pixels_NCHW)
-        loss = self.batch_loss(logits_NC.float(), batch)
-        value = loss.item()
+        value = self.gradients.take(step, batch, lambda batch: self.images.pixels(batch, self.preprocessing))
         if not math.isfinite(value):
             raise self._diverged(f"the loss became {value}")
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.after_step is not None:
+            self.after_step()
         self.history.step += 1
         self.history.loss_sum += value
 
@@ -177,11 +234,11 @@ class _Training(Generic[NetworkType]):
         )
 
     def _diverged(self, what: str) -> Problem:
-        epoch = self.history.step // self.images.steps_per_epoch + 1
+        epoch = self.history.step // self.images.steps_per_epoch + 1 - self.from_epoch
         return Problem(
             422,
             "TRAINING_DIVERGED",
-            f"Training diverged in epoch {epoch} of {self.spec.epochs}: {what} "
+            f"Training diverged in epoch {epoch} of {self.spec.epochs - self.from_epoch}: {what} "
             f"at learning_rate {self.spec.learning_rate}. "
             "Lower learning_rate (a tenth is a good next try) or raise warmup_epochs.",
         )
@@ -194,9 +251,16 @@ class _Training(Generic[NetworkType]):
             self._save()
             raise Stopped("preempt")
         if stop == "cancel":
-            raise Stopped("cancel", self._result("best") if self.best_weights is not None else None)  # type: ignore[arg-type]
+            self._add_cost()
+            best = None if self.best_weights is None else _network_in(self._result("best"))
+            raise Stopped("cancel", best)  # type: ignore[arg-type]  # a Network wherever a step is under way
+
+    def _snapshot(self, epoch: int) -> None:
+        if epoch in self.run.snapshot_epochs:
+            save_snapshot(self.run.work_dir / FOLDER, epoch, _network_in(self.network))
 
     def _save(self) -> None:
+        self._count_seconds()
         save_checkpoint(
             self.run.work_dir,
             {
@@ -206,6 +270,7 @@ class _Training(Generic[NetworkType]):
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "history": asdict(self.history),
+                "num_parts": self.gradients.num_parts,
             },
         )
 
@@ -218,6 +283,7 @@ class _Training(Generic[NetworkType]):
         self.scaler.load_state_dict(state["scaler"])
         self.best_weights = state["best_weights"]
         self.history = History(**state["history"])
+        self.gradients.num_parts = state["num_parts"]
         self.run.log(f"training goes on at step {self.history.step}")
 
     def _fingerprint(self) -> str:
@@ -229,10 +295,28 @@ class _Training(Generic[NetworkType]):
             self.images.digests,
             self.preprocessing,
             shapes,
+            self.from_epoch,
         ]
         return hashlib.sha256(repr(identity).encode()).hexdigest()
 
     # --- results ---
+
+    def _count_seconds(self) -> None:
+        self.history.seconds = self.seconds_before + time.monotonic() - self.resumed_at
+
+    def _add_cost(self) -> None:
+        """What this training took over all attempts; noted is the sum over the step."""
+        self._count_seconds()
+        num_steps = self.history.step - self.first_step
+        num_images = self.images.num_images_in(num_steps)
+        self.run.cost.add(
+            epochs=num_steps / self.images.steps_per_epoch,
+            seconds=self.history.seconds,
+            macs=num_images * self.macs_per_image,
+        )
+        self.run.note("trained_epochs", self.run.cost.epochs, "epoch")
+        self.run.note("trained_seconds", self.run.cost.seconds, "second")
+        self.run.note("trained_macs", self.run.cost.macs)
 
     def _note_summary(self) -> None:
         history, best = self.history, self.history.best
@@ -263,17 +347,15 @@ class _Training(Generic[NetworkType]):
             self.run.log("warmup_epochs is ignored: schedule 'one_cycle' has its own warm-up", "warning")
 
 
-def build_optimizer(network: nn.Module, spec: Training) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum. Biases and norms (one dimension) are not decayed."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            (decayed if parameter.dim() > 1 else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    if spec.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=spec.learning_rate)
-    return torch.optim.SGD(groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=spec.momentum > 0)
+def _network_in(network: nn.Module) -> nn.Module:
+    """The network itself, where it is wrapped with parameters that only training needs."""
+    return next((module for module in network.modules() if isinstance(module, Network)), network)
+
+
+def _macs_of(network: nn.Module) -> int:
+    found = _network_in(network)
+    macs: int = layer_table(found)["macs"] if isinstance(found, Network) else 0
+    return macs
 
 
 def _autocast_dtype(spec: Training, run: Run) -> torch.dtype | None:
@@ -314,6 +396,17 @@ class _Pace:
         )
 
 
-def concatenated(run: Run, splits: Sequence[Split], spec: Training) -> TrainingImages:
-    """The run's images of several splits as one training set."""
-    return TrainingImages(run.data, splits, batch_size=spec.batch_size, seed=run.seed, device=run.device)
+def concatenated(
+    run: Run, splits: Sequence[Split], spec: Training, *, views: int | None = None
+) -> TrainingImages:
+    """The run's images of several splits as one training set; each with this many views, or ever new ones."""
+    return TrainingImages(
+        run.data,
+        splits,
+        batch_size=spec.batch_size,
+        seed=run.seed,
+        device=run.device,
+        train_fraction=spec.train_fraction,
+        mixup=spec.mixup,
+        views=views,
+    )

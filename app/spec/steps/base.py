@@ -27,3 +27,18 @@ class StepSpec(Spec):
     def trains(self) -> bool:
         """Whether this step trains a network from epoch 0 on, so that a later step can rewind to one of its epochs."""
         return False
+
+    def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
+        """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each; a field
+        may be a pointer below the step, as a/b."""
+        return []
+
+    @property
+    def bits_per_weight(self) -> float:
+        """What a weight takes in this step's artifact; steps that change weights store them whole."""
+        return 32
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether this step changes weights, or how they are stored, and leaves the layers as they are."""
+        return False
