@@ -132,6 +132,7 @@ class Flow:
         self.values: dict[str, Any] = {}
         """By node: a Value, or a tuple of them; nothing for numbers and inside permutations."""
         self.slots: list[Slot] = []
+        self._placed: set[tuple[str, int]] = set()
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         """By layer: the labels of its input's and its output's channels, 1-D."""
@@ -591,8 +592,8 @@ class Flow:
     ) -> None:
         for tensor in tensors:
             slot = Slot(f"{step.target}.{tensor}", dim, step.target, role, labels_C, repeats)
-            known = any(slot.tensor == other.tensor and slot.dim == other.dim for other in self.slots)
-            if slot.tensor in self._state and not known:
+            if slot.tensor in self._state and (slot.tensor, dim) not in self._placed:
+                self._placed.add((slot.tensor, dim))
                 self.slots.append(slot)
 
     def _tensor(self, step: Step) -> Value:

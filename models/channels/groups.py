@@ -93,12 +93,11 @@ def analyse(network: Network) -> Channels:
     Deterministic: the same graph gives the same groups, names and order.
     """
     flow = Flow(network)
-    members_of = _removable_units(flow)
+    producers = _producers(flow)
     parts: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for unit, values in members_of.items():  # by rising label, which is graph order
+    for unit, values in _removable_units(flow, producers).items():  # by rising label, which is graph order
         parts[values].append(unit)
     units: dict[str, list[int]] = {}
-    producers = _producers(flow)
     taken: dict[str, int] = defaultdict(int)
     for part in parts.values():
         first = producers[part[0]][0]
@@ -118,22 +117,26 @@ def _producers(flow: Flow) -> dict[int, list[str]]:
     found: dict[int, list[str]] = defaultdict(list)
     labels = torch.arange(len(flow.labels.producers))
     for root, producer in zip(flow.labels.roots(labels).tolist(), flow.labels.producers, strict=True):
-        if producer is not None and producer not in found[root]:
+        if producer is not None and producer not in found[root][-1:]:
             found[root].append(producer)
-    return found
+    # A layer's labels follow each other, and where those of two layers meet they may alternate.
+    return {root: list(dict.fromkeys(layers)) for root, layers in found.items()}
 
 
-def _removable_units(flow: Flow) -> dict[int, tuple[int, ...]]:
-    """For every unit that may be removed, the values it is part of (by number)."""
+def _removable_units(flow: Flow, producers: dict[int, list[str]]) -> dict[int, tuple[int, ...]]:
+    """For every unit that may be removed, the values it is part of (by number).
+
+    A group is the units with the same: so no value can lose all its channels while every group keeps one.
+    """
     kept = set(flow.labels.roots(torch.tensor([*flow.labels.kept_because, NONE])).tolist())
     values = [v for value in flow.values.values() for v in (value if isinstance(value, tuple) else (value,))]
+    # An activation's value is the same object as its input's.
+    different = {id(value): value for value in values if isinstance(value, Value)}
     seen: dict[int, list[int]] = defaultdict(list)
-    for number, value in enumerate(values):
-        if isinstance(value, Value):
-            for unit in flow.labels.present(value.labels).tolist():
-                seen[unit].append(number)
-    producers = _producers(flow)
-    return {unit: tuple(seen[unit]) for unit in sorted(seen) if unit not in kept and producers[unit]}
+    for number, value in enumerate(different.values()):
+        for unit in flow.labels.present(value.labels).tolist():
+            seen[unit].append(number)
+    return {unit: tuple(seen[unit]) for unit in sorted(seen) if unit not in kept and producers.get(unit)}
 
 
 def _members(flow: Flow, units: dict[str, list[int]]) -> dict[str, list[Member]]:

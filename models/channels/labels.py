@@ -17,46 +17,50 @@ class Labels:
     """All labels of one network: which are one and the same (union-find), and which must stay, and why."""
 
     def __init__(self) -> None:
-        self._parents: list[int] = []
-        self._table: Tensor | None = None
+        # By label, the one that stands for it; NONE is -1, so it finds itself as the last entry.
+        self._table = torch.tensor([NONE])
         self.producers: list[str | None] = []
         """The layer that made each label; None for labels of parameters and of padding."""
         self.kept_because: dict[int, str] = {}
 
     def fresh(self, count: int, producer: str | None) -> Tensor:
         """`count` new labels, int64 [count]."""
-        start = len(self._parents)
-        self._parents.extend(range(start, start + count))
+        start = len(self.producers)
+        labels = torch.arange(start, start + count)
+        self._table = torch.cat([self._table[:-1], labels, self._table[-1:]])
         self.producers.extend([producer] * count)
-        self._table = None
-        return torch.arange(start, start + count)
+        return labels
 
     def roots(self, labels: Tensor) -> Tensor:
         """The label that stands for all those united with it, elementwise; NONE stays NONE."""
-        if self._table is None:
-            table = torch.tensor(self._parents, dtype=torch.int64)
-            while not torch.equal(table, further := table[table]):
-                table = further
-            # NONE is -1, so it finds itself as the last entry.
-            self._table = torch.cat([table, torch.tensor([NONE])])
         return self._table[labels]
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Make each element of `a` one with that of `b` (same shape); what meets NONE has to stay, `why`."""
         small_a, small_b = _without_repeats(a, b)
-        roots_a, roots_b = self.roots(small_a).flatten(), self.roots(small_b).flatten()
-        differ = roots_a != roots_b
-        pairs = torch.stack([roots_a[differ], roots_b[differ]], dim=1).unique(dim=0)
-        for first, second in pairs.tolist():
-            self._join(first, second, why)
-        if len(pairs):
-            self._table = None
+        a_roots, b_roots = self.roots(small_a).flatten(), self.roots(small_b).flatten()
+        meets_none = (a_roots == NONE) | (b_roots == NONE)
+        self.keep(torch.maximum(a_roots, b_roots)[meets_none], why)
+        self._join(a_roots[~meets_none], b_roots[~meets_none])
 
     def keep(self, labels: Tensor, why: str) -> None:
         """These labels may not be removed. The first reason counts."""
-        for root in self.roots(_without_repeats(labels, labels)[0]).unique().tolist():
-            if root != NONE:
-                self.kept_because.setdefault(root, why)
+        for root in self.present(labels).tolist():
+            self.kept_because.setdefault(root, why)
+
+    def _join(self, a_roots: Tensor, b_roots: Tensor) -> None:
+        while True:
+            a_roots, b_roots = self._table[a_roots], self._table[b_roots]
+            differ = a_roots != b_roots
+            if not differ.any():
+                return
+            a_roots, b_roots = a_roots[differ], b_roots[differ]
+            # The earlier label stands for both, so that order and names follow the graph. A label with several
+            # partners gets the earliest of them now, and the others in the next round.
+            first, second = torch.minimum(a_roots, b_roots), torch.maximum(a_roots, b_roots)
+            self._table = self._table.scatter_reduce(0, second, first, "amin")
+            while not torch.equal(self._table, further := self._table[self._table]):
+                self._table = further
 
     def axes(self, labels: Tensor) -> list[int]:
         """The dimensions along which labels change. A value that can be narrowed has at most one."""
@@ -80,19 +84,6 @@ class Labels:
         along = column(labels, dim)
         self.unite(labels, spread(along, dim, labels.shape), why)
         return spread(along, dim, labels.shape)
-
-    def _join(self, first: int, second: int, why: str) -> None:
-        if NONE in (first, second):
-            self.kept_because.setdefault(max(first, second), why)
-            return
-        first, second = self._find(first), self._find(second)
-        # The earlier label stands for both, so that order and names follow the graph.
-        self._parents[max(first, second)] = min(first, second)
-
-    def _find(self, label: int) -> int:
-        while self._parents[label] != label:
-            self._parents[label] = label = self._parents[self._parents[label]]
-        return label
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,13 +79,20 @@ def _checked(channels: Channels, removed: Mapping[str, Sequence[int]]) -> dict[s
 
 
 def _cut(network: Network, channels: Channels, gone: Tensor) -> dict[str, Tensor]:
-    state = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    """The network's tensors without what goes, in memory of their own."""
+    keep: dict[str, dict[int, Tensor]] = defaultdict(dict)
     for slot in channels.flow.slots:
         stays = ~gone[channels.flow.labels.roots(slot.labels)]
         if not stays.all():
-            tensor = state[slot.tensor]
-            state[slot.tensor] = tensor.index_select(slot.dim, stays.nonzero().flatten().to(tensor.device))
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+            keep[slot.tensor][slot.dim] = stays.nonzero().flatten()
+    state = {}
+    for name, tensor in network.state_dict().items():
+        for dim, index in keep[name].items():
+            tensor = tensor.index_select(dim, index.to(tensor.device))
+        state[name] = (
+            tensor.contiguous() if keep[name] else tensor.clone(memory_format=torch.contiguous_format)
+        )
+    return state
 
 
 class _Writer:

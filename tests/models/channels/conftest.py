@@ -19,12 +19,12 @@ def random_units(channels: Channels, ratio: float, seed: int = 0) -> dict[str, l
 
 
 def lively(network: models.Network) -> models.Network:
-    """Double precision, and norms that scale and shift every channel differently."""
+    """In eval mode, with norms that scale and shift every channel differently."""
     generator = torch.Generator().manual_seed(3)
-    network = network.double().eval()
+    network = network.eval()
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and tensor.ndim == 1:
-            noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
             tensor.copy_(noise + 0.5 if name.endswith(("weight", "running_var")) else noise - 0.5)
     return network
 
@@ -37,6 +37,6 @@ def silenced(network: models.Network, channels: Channels, removed: dict[str, lis
         for member in group.members:
             if member.role == "in" or member.tensor.endswith("running_var"):
                 continue
-            for unit in removed.get(group.name, ()):
-                state[member.tensor].index_fill_(member.dim, member.positions[unit], 0.0)
+            positions = member.index[torch.isin(member.unit, torch.tensor(removed.get(group.name, [])))]
+            state[member.tensor].index_fill_(member.dim, positions, 0.0)
     return silent
