@@ -31,20 +31,40 @@ class Goal:
             assert target.ratio is not None
             parameters = carving.count({})["parameters"]
             self.measure, self.wanted = "parameters", math.floor(target.ratio * parameters)
-        self.start = self.after({})
+        self.start = self.now()
+
+    def now(self) -> int:
+        """The measure of the network as it is."""
+        if self.measure != "bytes":
+            return self._carving.count({})[self.measure]
+        return packed_bytes(self._carving.network, self._bits, self._run)
 
     def after(self, removal: Removal) -> int:
-        """The measure without these units. Bytes are those of the file after the recovery, as far as that can be told; where
-        nothing is removed nothing is trained, and they are exact."""
+        """The measure without these units. Bytes are those of the file after the recovery, as far as that can be told."""
         if self.measure != "bytes":
             return self._carving.count(removal)[self.measure]
-        if not removal:
-            return packed_bytes(self._carving.network, self._bits, self._run)
+        if not removal and not self._is_to_be_trained():
+            return self.now()
         network = self._carving.without(removal)
-        if self._spec.recovers and self._spec.weights_from_epoch != "end":
-            return most_packed_bytes(network, self._bits, self._run)
-        size = packed_bytes(network, self._bits, self._run)
-        return math.ceil(size * _TRAINED_ON) if self._spec.recovers else size
+        if not self._spec.recovers:
+            return packed_bytes(network, self._bits, self._run)
+        most = most_packed_bytes(network, self._bits, self._run)
+        if self._spec.weights_from_epoch != "end":
+            return most
+        return min(most, math.ceil(packed_bytes(network, self._bits, self._run) * _TRAINED_ON))
+
+    def _is_to_be_trained(self) -> bool:
+        """Whether earlier cuts left their recovery to the end."""
+        was_cut = any(
+            len(self._carving.left[group.name]) < group.num_units for group in self._carving.channels.groups
+        )
+        return self._spec.recovers and self._spec.recover_after == "last" and was_cut
+
+    def at_most_after(self, removal: Removal) -> int:
+        """The measure without so many units of each group, whichever they are: what bytes deflate to depends on it."""
+        if self.measure != "bytes":
+            return self.after(removal)
+        return most_packed_bytes(self._carving.without(removal), self._bits, self._run)
 
     @property
     def unit(self) -> str:

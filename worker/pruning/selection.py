@@ -211,7 +211,7 @@ class Selection:
     def _check_target(self, goal: Goal, everything: Removal) -> None:
         if goal.start <= goal.wanted:
             return
-        smallest = goal.after(everything)
+        smallest = goal.at_most_after(everything)
         if smallest > goal.wanted:
             raise Problem(
                 422,

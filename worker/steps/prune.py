@@ -206,7 +206,7 @@ class _Pruning:
 
     def _bytes(self) -> dict[str, int]:
         goal = self.selection.goal
-        return {"bytes": goal.after({})} if goal is not None and goal.measure == "bytes" else {}
+        return {"bytes": goal.now()} if goal is not None and goal.measure == "bytes" else {}
 
     def _warn_if_too_large(self, row: dict[str, Any]) -> None:
         goal = self.selection.goal
