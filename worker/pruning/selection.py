@@ -209,8 +209,8 @@ class Selection:
             )
 
     def _check_target(self, goal: Goal, everything: Removal) -> None:
-        if goal.start <= goal.wanted:
-            return
+        if goal.start <= goal.wanted and self._spec.sparsity is None:
+            return  # nothing will be cut, and nothing trained that could make the file larger
         smallest = goal.at_most_after(everything)
         if smallest > goal.wanted:
             raise Problem(
