@@ -101,7 +101,7 @@ class Student(Spec):
     """The network a step trains: exactly one of `architecture`, `graph`, `teacher` and `previous`.
 
     * `architecture` (with `options`): a built-in one, with new weights.
-    * `graph`: a graph as docs/formats.md has it (`load_artifact.py model.pt info --json` shows one), with new weights.
+    * `graph`: a graph as docs/formats.md has it (`load_artifact.py model.pt graph` prints one), with new weights.
     * `teacher`: the graph of the teacher at this position of the job's `teachers`, with new weights.
     * `previous`: the network of the step before, with its weights; in the first step the one teacher's own.
 
