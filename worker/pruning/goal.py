@@ -8,7 +8,7 @@ from worker.quantization.file_size import most_packed_bytes, packed_bytes
 from worker.run import Run
 
 # Weights that are trained on from where they are deflate about as well as before. report/final, trained for 15 epochs, cut
-# by 8 % and trained for 10 more: +0.02 % at 32 bits, +0.1 and +0.2 % at 16, -0.6 to -3.4 % at 8 and 4 (finetune, lr_rewind).
+# by 8 % and trained for 10 more: +0.01 % at 32 bits, +0.1 and +0.2 % at 16, -0.6 to -3.4 % at 8 and 4 (finetune, lr_rewind).
 _TRAINED_ON = 1.01
 
 
