@@ -17,8 +17,11 @@ from .conftest import lively, random_units, silenced
 
 SIDES = {"inception_v3": 75, "squeezenet1_1": 33, "alexnet": 63}
 WIDTHS = {
-    **{"alexnet": 0.25, "vgg11_bn": 0.25, "wide_resnet50_2": 0.25, "convnext_tiny": 0.25},
-    **{"resnext50_32x4d": 0.5},
+    "alexnet": 0.25,
+    "vgg11_bn": 0.25,
+    "wide_resnet50_2": 0.25,
+    "convnext_tiny": 0.25,
+    "resnext50_32x4d": 0.5,
 }
 FAMILIES = [
     *("alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121"),
