@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..load_artifact import Network
-from .flow import Flow, Role
+from .flow import Flow
 from .labels import NONE, Value
+from .parts import Role
 
 
 @dataclass(frozen=True)

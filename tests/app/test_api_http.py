@@ -70,7 +70,7 @@ def test_a_validation_error_points_into_the_body_without_repeating_it(sqlite_ser
     errors = {error["pointer"]: error for error in answer.json()["errors"]}
     assert set(errors) == {"/dataset", "/steps/0/alpha", "/steps/0/alhpa", "/steps/1/method"}
     assert errors["/steps/0/alhpa"]["hint"] == "Did you mean alpha?"
-    assert "distill, quantize" in errors["/steps/1/method"]["detail"]
+    assert "Known: distill, factorise, " in errors["/steps/1/method"]["detail"]
 
 
 def test_a_rule_of_a_whole_step_points_at_the_step(sqlite_service: Service) -> None:

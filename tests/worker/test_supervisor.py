@@ -224,7 +224,7 @@ def test_a_fenced_supervisor_kills_its_child_and_writes_nothing() -> None:
     other = claim(job_id, worker="other")
     before = len(rows(Event, job_id))
     assert running.join() == "fenced"
-    assert not any(map(is_alive, pids))
+    wait_for(lambda: not any(map(is_alive, pids)), 5)
     assert len(rows(Event, job_id)) == before
     assert (job(job_id).attempt, job(job_id).state, job(job_id).lease_owner) == (
         other.attempt,

@@ -279,6 +279,33 @@ def _stacked() -> nn.Module:
     return Net(call, a=conv(3, 6), b=conv(3, 6), c=nn.Linear(6, 6), d=nn.Linear(6, 6), head=nn.Linear(6, 4))
 
 
+def _outer_products() -> nn.Module:
+    """Channels of two layers against each other: as they stand, and spread out before."""
+
+    def call(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.stem(x)).mean((2, 3))
+        a, b = net.a(x).unsqueeze(2), net.b(x).unsqueeze(1)
+        return net.head((a * b + a * b.expand(-1, 6, -1)).flatten(1))
+
+    return Net(call, stem=conv(3, 9), a=nn.Linear(9, 6), b=nn.Linear(9, 7), head=nn.Linear(42, 4))
+
+
+def _space_to_depth() -> nn.Module:
+    def call(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.a(x)).view(-1, 6, 8, 2, 8, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 24, 8, 8)
+        return net.head(F.relu(net.b(x)).mean((2, 3)))
+
+    return Net(call, a=conv(3, 6), b=conv(24, 5), head=nn.Linear(5, 4))
+
+
+def _depth_to_space() -> nn.Module:
+    def call(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.a(x)).reshape(-1, 3, 2, 2, 16, 16).permute(0, 1, 4, 2, 5, 3).reshape(-1, 3, 32, 32)
+        return net.head(F.relu(net.b(x)).mean((2, 3)))
+
+    return Net(call, a=conv(3, 12), b=conv(3, 5), head=nn.Linear(5, 4))
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     name.strip("_"): make
     for name, make in list(globals().items())

@@ -90,6 +90,26 @@ def test_a_gate_goes_with_what_it_multiplies_and_the_squeezed_layer_stays_free()
     assert [(g.layers, g.num_units) for g in groups] == [(("a", "up"), 8), (("down",), 3)]
 
 
+def test_parameters_of_the_graph_go_with_the_channels_they_meet() -> None:
+    """A scale of [8, 1, 1], a table of [1, 8, 1, 16], PReLU's slopes."""
+    (group,) = _channels(NETS["layer_scale"]()).groups
+    assert (group.layers, group.num_units) == (("a", "b"), 8)
+    scales = {(m.tensor, m.dim) for m in group.members if m.role == "scale"}
+    assert scales == {("scale", 0), ("table", 1), ("slope.weight", 0)}
+
+
+def test_what_is_multiplied_crosswise_stays() -> None:
+    channels = _channels(NETS["outer_products"]())
+    assert [group.name for group in channels.groups] == ["stem"]
+    assert "outer product" in channels.fixed["a"]
+    assert "outer product" in channels.fixed["b"]
+
+
+def test_pixels_that_become_channels_go_with_their_channel() -> None:
+    groups = _channels(NETS["space_to_depth"]()).groups
+    assert _positions(groups[0])["b.weight", 1] == [list(range(4 * u, 4 * u + 4)) for u in range(6)]
+
+
 def test_zero_channels_of_a_shortcut_go_with_the_channels_they_are_added_to() -> None:
     """b has 8 channels, a's 5 are added at 2 to 6, zeros elsewhere."""
     module = Net(
