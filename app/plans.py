@@ -211,7 +211,9 @@ def _estimates(
     estimates = []
     for step in spec.steps:
         student = _student(step)
-        if student is not None and student.teacher is not None and student.width == 1:
+        if student is not None and (student.width != 1 or student.budget is not None):
+            now = _UNKNOWN_SIZE
+        elif student is not None and student.teacher is not None:
             now = _teacher_size(teachers[student.teacher])
         elif student is not None and not student.previous:
             now = _student_size(session, student, num_classes)

@@ -208,7 +208,7 @@ def main() -> int:
     for line in _lines(found()):
         print(line, flush=True)
     # Their __version__ says 1.6.0 in 1.6.1.
-    print(f"torch {torch.__version__}, torch-pruning {version("torch-pruning")}")
+    print(f"torch {torch.__version__}, torch-pruning {version('torch-pruning')}")
     return 0 if all(row.is_identical for row in rows) else 1
 
 

@@ -84,8 +84,9 @@ def pooled(stage: dict, sizes: dict[str, int]) -> list[float]:
 def rows(results: dict[str, dict]) -> list[list[str]]:
     table = [["arm", "stage", "val", "test", "bytes", "parameters", "epochs trained"]]
     for name, result in results.items():
-        for stage, first in zip(result["summary"], result["stages"], strict=True):
-            cost = first.get("cost") or {}
+        chosen = {stage["step"]: stage for stage in result["stages"]}
+        for stage in result["summary"]:
+            cost = chosen[stage["step"]]["cost"]
             table.append(
                 [
                     name,
@@ -93,7 +94,7 @@ def rows(results: dict[str, dict]) -> list[list[str]]:
                     *(spread(stage, split) if split in stage["splits"] else "-" for split in ("val", "test")),
                     f"{stage['size_bytes']['mean']:,.0f}",
                     f"{stage['parameters']['mean']:,.0f}",
-                    f"{cost['epochs']:.0f}" if cost.get("epochs") else "-",
+                    f"{cost['epochs']:.0f}",
                 ]
             )
     return table
@@ -103,8 +104,10 @@ def claims(results: dict[str, dict], num_classes: int) -> list[str]:
     """The sentences that the benchmark is for, each with its number."""
     sizes = {split: info["num_images"] for split, info in next(iter(results.values()))["splits"].items()}
 
-    def stage(arm: str, index: int) -> list[float] | None:
-        return pooled(results[arm]["summary"][index], sizes) if arm in results else None
+    def stage(arm: str, step: int) -> list[float] | None:
+        if arm not in results:
+            return None
+        return next(pooled(row, sizes) for row in results[arm]["summary"] if row["step"] == step)
 
     def difference(what: str, left: list[float] | None, right: list[float] | None) -> list[str]:
         if left is None or right is None:

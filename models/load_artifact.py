@@ -2,6 +2,7 @@
 """Load a network that fewbytes packed: one file, needs only torch (and Pillow to open images).
 
     python load_artifact.py model.pt info
+    python load_artifact.py model.pt graph > graph.json
     python load_artifact.py model.pt classify a.jpg b.jpg --top 3
     python load_artifact.py model.pt evaluate photos/ --split test
 
@@ -1444,6 +1445,10 @@ def _info(network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _graph(network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
+    return network.graph
+
+
 def _classify(network: Network, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     preprocessing, class_names = _needs_photos(network)
     answers = []
@@ -1483,6 +1488,8 @@ def _lines(command: str, answer: Any) -> Iterator[str]:
             yield photo["photo"]
             for guess in photo["top"]:
                 yield f"  {guess['probability']:7.2%}  {guess['class']}"
+    elif command == "graph":
+        yield json.dumps(answer)
     else:
         for key, value in answer.items():
             text = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
@@ -1495,8 +1502,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, help="the .pt file")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,classify,evaluate}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,graph,classify,evaluate}")
     info = commands.add_parser("info", help="what the file holds")
+    graph = commands.add_parser("graph", help="its layers and the calls between them, as JSON")
     classify = commands.add_parser("classify", help="say what is on photos")
     classify.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     classify.add_argument("--top", type=int, default=3, help="how many guesses (default 3)")
@@ -1508,14 +1516,19 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--files", type=Path, help="CSV with path,label (relative to FOLDER, class name): evaluate these"
     )
-    for command in (info, classify, score):
+    for command in (info, graph, classify, score):
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer as JSON")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    commands: dict[str, Callable[..., Any]] = {"info": _info, "classify": _classify, "evaluate": _evaluate}
+    commands: dict[str, Callable[..., Any]] = {
+        "info": _info,
+        "graph": _graph,
+        "classify": _classify,
+        "evaluate": _evaluate,
+    }
     try:
         answer = commands[arguments.command](load(arguments.model), arguments)
     except (UsageError, GraphError, FileNotFoundError) as error:

@@ -46,6 +46,7 @@ class _Compression:
             chain.run()
         chosen = self._chosen()
         self._note_seeds(chosen)
+        self._compare_bytes(chosen)
         self._export(chosen)
         # The final network stays last: it is the answer.
         artifacts = [*self.exports, *chosen.artifacts()]
@@ -95,6 +96,21 @@ class _Compression:
 
     # ---- what is left behind
 
+    def _compare_bytes(self, chosen: Chain) -> None:
+        budget = self._budget(chosen)
+        if budget is not None and not budget["met"]:
+            self.setting.warn(
+                f"The answer has {budget['size_bytes']:,} bytes, and max_bytes is {budget['max_bytes']:,}: store it in "
+                "fewer bits, give a student a budget, or prune toward target.bytes."
+            )
+
+    def _budget(self, chosen: Chain) -> dict[str, Any] | None:
+        if self.spec.max_bytes is None:
+            return None
+        size_bytes = chosen.records[-1]["size_bytes"]
+        met = size_bytes <= self.spec.max_bytes
+        return {"max_bytes": self.spec.max_bytes, "size_bytes": size_bytes, "met": met}
+
     def _export(self, chosen: Chain) -> None:
         last = len(self.spec.steps)
         final = chosen.stages.path(last)
@@ -126,6 +142,8 @@ class _Compression:
             "environment": self._environment(),
             "seed": chosen.seed if chosen else self.spec.seed,
         }
+        if chosen is not None and chosen.is_finished and (budget := self._budget(chosen)) is not None:
+            result["budget"] = budget
         if self.spec.exports:
             result["exports"] = [{"name": e["name"], **e["metrics"]} for e in self.exports]
         if self.spec.seeds > 1:

@@ -132,6 +132,9 @@ class Run:
     of an earlier attempt puts them here again."""
     attachments: dict[str, str] = field(default_factory=dict)
     """name -> kind of files that are offered for download beside the network; written to `attachment(name, kind)`."""
+    packed_with: Mapping[str, Any] = field(default_factory=dict)
+    """What the job's last file holds beside the network, as `models.pack` takes it (`steps`, `metrics`, `digests`), with
+    stand-ins as large as what is not known yet; for a step that works toward a number of bytes."""
     first_epoch: int = 0
     """Added to every noted epoch: a step that trains several times counts on."""
     window: tuple[float, float] = (0.0, 1.0)

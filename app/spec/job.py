@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from app.spec.base import Name, Seed, Spec
+from app.spec.budget import Bytes
 from app.spec.steps import AnyStep
 from app.spec.steps.base import StepSpec
 
@@ -27,6 +28,9 @@ class JobSpec(Spec):
     The artifact is that of the seed with the best val accuracy (optimistic there; test stays honest)."""
     exports: Annotated[list[Literal["course_8bit", "course_16bit"]], Field(max_length=4)] = []
     """The answer in other formats as well: the course's pickles of `name -> (min, max, uint8 array)` or float16 arrays."""
+    max_bytes: Bytes | None = None
+    """What the answer's .pt may have: the result says whether it does. Nothing fails, and nothing is made smaller for it: a
+    student's `budget` and a prune step's `target` do that."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads on the CPU; results repeat to the bit only at the same number."""

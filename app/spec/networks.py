@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from app.spec.base import Spec
+from app.spec.budget import Budget
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -100,11 +101,14 @@ class Student(Spec):
     """The network a step trains: exactly one of `architecture`, `graph`, `teacher` and `previous`.
 
     * `architecture` (with `options`): a built-in one, with new weights.
-    * `graph`: a graph as docs/formats.md has it (`load_artifact.py model.pt info --json` shows one), with new weights.
+    * `graph`: a graph as docs/formats.md has it (`load_artifact.py model.pt graph` prints one), with new weights.
     * `teacher`: the graph of the teacher at this position of the job's `teachers`, with new weights.
     * `previous`: the network of the step before, with its weights; in the first step the one teacher's own.
 
-    `width` keeps this share of the channels of every layer of a `graph` or `teacher`.
+    `width` keeps this share of the channels of every layer, for all but `previous`. `budget` takes the largest width, up
+    to 1, whose file keeps to so many bytes, whatever training makes of the weights; trained weights deflate better than the
+    worst case that is counted, by up to a quarter at 8 bits. A network of another width than 1 begins with PyTorch's own
+    default weights.
     `image_size` defaults to the architecture's own; a graph fixes it. `preprocessing` defaults to the first teacher's,
     scaled to `image_size`. The head of a built-in architecture gets the data's classes.
     """
@@ -115,6 +119,7 @@ class Student(Spec):
     teacher: Annotated[int, Field(ge=0, le=15)] | None = None
     previous: Literal[True] | None = None
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    budget: Budget | None = None
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     preprocessing: Preprocessing | None = None
 
@@ -130,13 +135,23 @@ class Student(Spec):
             raise ValueError(
                 f"options belong to a built-in architecture, and this student is a {given[0]}: leave them out"
             )
-        if self.width != 1 and given[0] not in ("graph", "teacher"):
-            raise ValueError(
-                f"width scales a graph or a teacher's graph, not {given[0]}: use the architecture's options or a prune step"
-            )
         if self.image_size is not None and self.architecture is None:
             raise ValueError(
                 f"image_size is for built-in architectures; a {given[0]} has its own: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_width(self) -> "Student":
+        given = [name for name, is_given in (("width", self.width != 1), ("budget", self.budget)) if is_given]
+        if given and self.previous:
+            raise ValueError(
+                f"{given[0]} makes a network with new weights, and previous keeps those that are there: leave "
+                f"{given[0]} out or use a prune step"
+            )
+        if len(given) == 2:
+            raise ValueError(
+                f"budget finds the width itself, and width {self.width} sets it: give only one of width and budget"
             )
         return self
 

@@ -1,6 +1,7 @@
 """A network without some of its channels."""
 
 import copy
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -47,6 +48,14 @@ def scaled(network: Network, width: float) -> Network:
         for group in channels.groups
     }
     return narrow(network, channels, removed)
+
+
+def distinct_widths(network: Network) -> list[float]:
+    """Rising: one width for each different network that `scaled` makes of this one; the last is 1, the whole network."""
+    nums = {group.num_units for group in analyse(network).groups}
+    # round(width * n) changes where width * n is halfway between two whole numbers, the first of which is kept anyway.
+    changes = sorted({(2 * k + 1) / (2 * n) for n in nums for k in range(1, n)})
+    return [(low + high) / 2 for low, high in itertools.pairwise([0.0, *changes])] + [1.0]
 
 
 def _checked(channels: Channels, removed: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

@@ -125,11 +125,18 @@ def test_a_job_with_a_table_is_planned(sqlite_service: Service, table: str) -> N
 def test_what_only_doing_it_tells_is_not_estimated(sqlite_service: Service) -> None:
     """The teacher's own graph has its size; a part of its width has a size that is known later."""
     steps = [
-        {**STUDENT, "student": student} for student in ("teacher", {"teacher": 0, "width": 0.5}, "previous")
+        {**STUDENT, "student": student}
+        for student in (
+            "teacher",
+            {"teacher": 0, "width": 0.5},
+            "previous",
+            {"teacher": 0, "budget": {"bytes": 9_000}},
+            {"architecture": "student_net", "width": 0.5},
+        )
     ]
     answer = sqlite_service.client.post(
         "/v1/jobs?validate_only=true", json=sqlite_service.job_spec(steps=steps)
     )
     assert answer.status_code == 200, answer.text
-    assert [step["parameters"] for step in answer.json()["estimates"]] == [11_000_000, None, None]
-    assert [step["weight_bytes"] for step in answer.json()["estimates"]] == [44_000_000, None, None]
+    assert [step["parameters"] for step in answer.json()["estimates"]] == [11_000_000, *[None] * 4]
+    assert [step["weight_bytes"] for step in answer.json()["estimates"]] == [44_000_000, *[None] * 4]

@@ -131,6 +131,11 @@ def test_the_command_tells_what_a_file_holds(alone: Path, small: models.Network)
     assert answer["metrics"] == {"test": {"accuracy": 0.5}}
 
 
+def test_the_command_shows_the_graph(alone: Path, small: models.Network) -> None:
+    """What a job takes as `student.graph`."""
+    assert json.loads(_run(alone, "model.pt", "graph")) == small.graph
+
+
 def test_the_command_classifies_photos(photos: Path, alone: Path, small: models.Network) -> None:
     photo = photos / "train" / "hat" / "0.png"
     (guess,) = json.loads(_run(alone, "model.pt", "classify", photo, "--top", 2, "--json"))

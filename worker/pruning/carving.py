@@ -43,23 +43,17 @@ class Carving:
 
     def remove(self, removal: Removal) -> None:
         """Cut `network`; its weights are copied exactly."""
-        before = self._kept_positions()
-        for name, indices in removal.items():
-            gone = set(indices)
-            self.left[name] = [unit for index, unit in enumerate(self.left[name]) if index not in gone]
-        after = self._kept_positions()
-        cut = {}
-        for name, tensor in self.network.state_dict().items():
-            for dim in (dim for other, dim in after if other == name):
-                where = torch.searchsorted(before[name, dim], after[name, dim])
-                tensor = tensor.index_select(dim, where.to(tensor.device))
-            cut[name] = tensor
-        self._replace(cut)
+        left = self._left_after(removal)
+        self._become(left, self._weights_of(left))
+
+    def without(self, removal: Removal) -> Network:
+        """What `remove` would make of `network`, which stays."""
+        left = self._left_after(removal)
+        return self._network(left, self._weights_of(left))
 
     def restore(self, left: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor]) -> None:
         """Go to where another carving of the same original was."""
-        self.left = {name: list(units) for name, units in left.items()}
-        self._replace(weights)
+        self._become({name: list(units) for name, units in left.items()}, weights)
 
     def cut_alike(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of the whole original less what has been removed. Raises ValueError for another network's."""
@@ -70,7 +64,7 @@ class Carving:
                 "of one more tensor",
             )
             raise ValueError(f"the shapes differ, the first time in {different!r}")
-        kept = self._kept_positions()
+        kept = self._kept_positions(self.left)
         cut = {}
         for name, tensor in weights.items():
             for dim in (dim for other, dim in kept if other == name):
@@ -80,25 +74,41 @@ class Carving:
 
     def count(self, removal: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """`parameters` and `macs` that would be left without these units as well; nothing is cut."""
-        left = {
+        return self._sizes.count(self._left_after(removal))
+
+    def _left_after(self, removal: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        return {
             name: [unit for index, unit in enumerate(units) if index not in gone]
             if (gone := set(removal.get(name, ())))
             else units
             for name, units in self.left.items()
         }
-        return self._sizes.count(left)
 
-    def _replace(self, weights: Mapping[str, Tensor]) -> None:
+    def _weights_of(self, left: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+        """The weights of `network` that belong to these units."""
+        before, after = self._kept_positions(self.left), self._kept_positions(left)
+        cut = {}
+        for name, tensor in self.network.state_dict().items():
+            for dim in (dim for other, dim in after if other == name):
+                where = torch.searchsorted(before[name, dim], after[name, dim])
+                tensor = tensor.index_select(dim, where.to(tensor.device))
+            cut[name] = tensor
+        return cut
+
+    def _become(self, left: dict[str, list[int]], weights: Mapping[str, Tensor]) -> None:
+        self.left, self.network = left, self._network(left, weights)
+        self._groups = None
+
+    def _network(self, left: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor]) -> Network:
         everything = {group.name: set(range(group.num_units)) for group in self.channels.groups}
-        removed = {name: sorted(everything[name] - set(units)) for name, units in self.left.items()}
+        removed = {name: sorted(everything[name] - set(units)) for name, units in left.items()}
         network = narrow(
             self.original, self.channels, {name: units for name, units in removed.items() if units}
         )
         network.load_state_dict(dict(weights))
-        self.network = network.eval()
-        self._groups = None
+        return network.eval()
 
-    def _kept_positions(self) -> dict[tuple[str, int], Tensor]:
+    def _kept_positions(self, left: Mapping[str, Sequence[int]]) -> dict[tuple[str, int], Tensor]:
         """(tensor, dimension) -> the original's positions that are left, rising."""
         keep = {
             (member.tensor, member.dim): torch.ones(
@@ -108,7 +118,7 @@ class Carving:
             for member in group.members
         }
         for group in self.channels.groups:
-            is_left = _flags(self.left[group.name], group.num_units)
+            is_left = _flags(left[group.name], group.num_units)
             for member in group.members:
                 keep[member.tensor, member.dim][member.index[~is_left[member.unit]]] = False
         return {place: flags.nonzero()[:, 0] for place, flags in keep.items()}
@@ -116,7 +126,7 @@ class Carving:
     def _moved_positions(self) -> dict[tuple[str, int], Tensor]:
         """(tensor, dimension) -> for each of the original's positions its number among those that are left."""
         moved = {}
-        for (tensor, dim), kept in self._kept_positions().items():
+        for (tensor, dim), kept in self._kept_positions(self.left).items():
             moved[tensor, dim] = torch.full((self._state[tensor].shape[dim],), -1)
             moved[tensor, dim][kept] = torch.arange(len(kept))
         return moved

@@ -127,7 +127,7 @@ def _counted(group: Group, criterion: str, network: Network, coupling: Coupling)
 
 def _of_member(member: Member, criterion: str, evidence: Evidence) -> Tensor:
     """Float64 [U]: one layer's number for each unit."""
-    weight = _as_rows(evidence.network.state_dict()[member.tensor], member.dim)
+    weight = _as_rows(evidence.network.get_parameter(member.tensor), member.dim)
     if criterion == "fpgm":
         return _distances(weight, member)
     if criterion in ("l1", "bn_gamma"):
@@ -141,24 +141,24 @@ def _of_member(member: Member, criterion: str, evidence: Evidence) -> Tensor:
         values = (weight * _as_rows(evidence.gradients[member.tensor], member.dim)).abs()
     else:
         values = weight.square() * _as_rows(evidence.squared_gradients[member.tensor], member.dim)
-    return per_unit(values.sum(dim=1), member)
+    return per_unit(values.sum(dim=1, dtype=torch.float64), member)
 
 
 def _as_rows(tensor: Tensor, dim: int) -> Tensor:
-    """[C, everything else] in float64: sums must not depend on the order in which a kernel adds."""
-    return tensor.detach().cpu().double().movedim(dim, 0).reshape(tensor.shape[dim], -1)
+    """[C, everything else] on the CPU."""
+    return tensor.detach().cpu().movedim(dim, 0).reshape(tensor.shape[dim], -1)
 
 
 def _distances(rows_CK: Tensor, member: Member) -> Tensor:
     """[U]: the sum of the Euclidean distances from a unit's weights to every other unit's."""
     positions_of = member.positions
     longest = max(len(positions) for positions in positions_of)
-    vectors = rows_CK.new_zeros(member.num_units, longest * rows_CK.shape[1])
+    vectors = torch.zeros(member.num_units, longest * rows_CK.shape[1], dtype=torch.float64)
     for vector, positions in zip(vectors, positions_of, strict=True):
         values = rows_CK[positions].flatten()
         vector[: len(values)] = values
-    # Without the shortcut by products, whose rounding makes near filters equal.
-    return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
+    # In float64, as cdist goes by products: in float32 their rounding makes near filters equal.
+    return torch.cdist(vectors, vectors).sum(dim=1)
 
 
 def _taylor(group: Group, evidence: Evidence, coupling: Coupling) -> Tensor | None:

@@ -1,7 +1,6 @@
 """What a prune step removes next, and what it cannot remove at all."""
 
 import fnmatch
-import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +12,7 @@ from models.channels import Group
 from worker.pruning import ranking
 from worker.pruning.carving import Carving, Removal
 from worker.pruning.criteria import can_score, score
+from worker.pruning.goal import Goal
 from worker.pruning.saliency import gather
 from worker.run import Run
 from worker.training.loop import concatenated
@@ -29,7 +29,8 @@ class Selection:
         self._spec = spec
         self._run = run
         self._check_stop = check_stop
-        self._start = carving.count({})
+        self._start = carving.count({})["parameters"]
+        self.goal = Goal(carving, spec, run) if spec.target is not None else None
         self._originals = {group.name: group.num_units for group in carving.channels.groups}
         self.not_prunable = dict(carving.channels.fixed)
         """Layer -> why none of its channels is removed."""
@@ -45,16 +46,15 @@ class Selection:
         elif self._spec.units is not None:
             chosen = ranking.in_order(found)[: self._spec.units]
         else:
-            chosen = self._toward_target(found, candidates, iteration)
+            chosen = self._toward_target(found, candidates, iteration, self._spec.iterations)
         return ranking.as_removal(chosen, candidates)
 
     def ends_with(self, removal: Removal) -> str | None:
         """Why nothing is left to do after this removal, or None."""
-        if self._spec.target is not None:
-            measure, wanted = self._target()
-            count = self._carving.count(removal)[measure]
-            if count <= wanted:
-                return f"the target of {wanted:,} {measure} is reached: {count:,}"
+        if self.goal is not None:
+            count = self.goal.after(removal)
+            if count <= self.goal.wanted:
+                return f"the target of {self.goal.wanted:,} {self.goal.unit} is reached: {count:,}"
         candidates = self._equal_candidates()
         if all(
             each.group.num_units - len(removal.get(each.group.name, ())) <= each.floor for each in candidates
@@ -62,32 +62,37 @@ class Selection:
             return f"every layer is down to its floor (min_channels {self._spec.min_channels})"
         return None
 
+    def goes_too_far(self, removal: Removal) -> str | None:
+        """Why `max_removed` forbids this removal, or None."""
+        allowed = self._spec.max_removed
+        if allowed is None or (share := self._removed_share(removal)) <= allowed + 1e-9:
+            return None
+        return f"the next cut would bring what was removed to {share:.4f} of the parameters, and max_removed is {allowed}"
+
     # ---- how much
 
     def _toward_target(
-        self, found: list[ranking.Scope], candidates: list[ranking.Candidate], iteration: int
+        self,
+        found: list[ranking.Scope],
+        candidates: list[ranking.Candidate],
+        iteration: int,
+        iterations: int,
     ) -> list[ranking.Unit]:
-        measure, wanted = self._target()
-        limit = ranking.spread(
-            self._start[measure], wanted, iteration, self._spec.iterations, self._spec.target_schedule
-        )
+        goal = self.goal
+        assert goal is not None
+        limit = ranking.spread(goal.start, goal.wanted, iteration, iterations, self._spec.target_schedule)
 
         def fits(units: list[ranking.Unit]) -> bool:
-            return self._carving.count(ranking.as_removal(units, candidates))[measure] <= limit
+            return goal.after(ranking.as_removal(units, candidates)) <= limit
 
+        if fits([]):
+            return []
         chosen = ranking.shortest(ranking.in_order(found), fits)
         assert chosen is not None, "what is reachable was checked before"
         return chosen
 
-    def _target(self) -> tuple[str, int]:
-        target = self._spec.target
-        assert target is not None
-        if target.macs is not None:
-            return "macs", target.macs
-        if target.parameters is not None:
-            return "parameters", target.parameters
-        assert target.ratio is not None
-        return "parameters", math.floor(target.ratio * self._start["parameters"])
+    def _removed_share(self, removal: Removal) -> float:
+        return 1 - self._carving.count(removal)["parameters"] / self._start
 
     # ---- scores
 
@@ -189,8 +194,10 @@ class Selection:
             )
         if self._spec.units is not None:
             self._check_units(self._spec.units, len(everything))
-        if self._spec.target is not None:
-            self._check_target(ranking.as_removal(everything, candidates))
+        if self.goal is not None:
+            self._check_target(self.goal, ranking.as_removal(everything, candidates))
+            if self._spec.max_removed is not None:
+                self._check_allowance(self.goal, self._spec.max_removed)
 
     def _check_units(self, units: int, num_removable: int) -> None:
         if units * self._spec.iterations > num_removable:
@@ -201,14 +208,29 @@ class Selection:
                 f"channels, and {num_removable} can be removed: ask for fewer, exclude less or lower min_channels.",
             )
 
-    def _check_target(self, everything: Removal) -> None:
-        measure, wanted = self._target()
-        smallest = self._carving.count(everything)[measure]
-        if smallest > wanted:
+    def _check_target(self, goal: Goal, everything: Removal) -> None:
+        if goal.start <= goal.wanted and self._spec.sparsity is None:
+            return  # nothing will be cut, and nothing trained that could make the file larger
+        smallest = goal.at_most_after(everything)
+        if smallest > goal.wanted:
             raise Problem(
                 422,
                 "TARGET_UNREACHABLE",
-                f"The target is {wanted:,} {measure}, and this network cannot go below {smallest:,} (from "
-                f"{self._start[measure]:,}) by removing channels: raise the target, exclude less, or lower min_channels "
+                f"The target is {goal.wanted:,} {goal.unit}, and this network cannot go below {smallest:,} (from "
+                f"{goal.start:,}) by removing channels: raise the target, exclude less, or lower min_channels "
                 "and round_to.",
+            )
+
+    def _check_allowance(self, goal: Goal, allowed: float) -> None:
+        """With the scores of now, which sparse training and recovery between iterations may still change."""
+        candidates = self._candidates(self._scores(1))
+        found = ranking.scopes(candidates, self._spec.ranking or "local", self._carving.network)
+        needed = self._toward_target(found, candidates, 1, 1)
+        share = self._removed_share(ranking.as_removal(needed, candidates))
+        if share > allowed + 1e-9:
+            raise Problem(
+                422,
+                "TARGET_UNREACHABLE",
+                f"The target is {goal.wanted:,} {goal.unit}, from {goal.start:,}: reaching it removes {share:.4f} of the "
+                f"parameters, and max_removed is {allowed}. Raise the target or max_removed, or store in fewer bits.",
             )

@@ -33,8 +33,8 @@ def apply(model: Network | None, spec: Prune, run: Run) -> Network:
 
     `run.details`: `start` (parameters, macs, accuracy on val), `iterations` (one row each: iteration, parameters, macs,
     accuracy_before and accuracy_after recovery, epochs, seconds, trained_macs, removed), `not_prunable` (layer -> why),
-    `widths` (group of layers -> channels), and `stopped` (iteration, reason) where it ended early. Accuracies are null
-    without a val split.
+    `widths` (group of layers -> channels), and `stopped` (iteration, reason) where it ended early. With a target in bytes
+    start and rows have `bytes` as well, of the file as it then is. Accuracies are null without a val split.
 
     Raises Problem 422 before anything is trained: EXCLUDE_UNKNOWN, NOTHING_TO_PRUNE, TARGET_UNREACHABLE, VAL_NEEDED,
     REWIND_IMPOSSIBLE, SNAPSHOT_MISSING. Raises Stopped: "cancel" with the network of the last finished iteration.
@@ -42,7 +42,10 @@ def apply(model: Network | None, spec: Prune, run: Run) -> Network:
     assert model is not None, "the pipeline gives the network of the step before"
     network = copy.deepcopy(model).to(run.device).eval()
     network.encoded = {}
-    return _Pruning(network, spec, run).run_to_end()
+    pruned = _Pruning(network, spec, run).run_to_end()
+    if network_digest(pruned) == network_digest(model):
+        pruned.encoded = dict(model.encoded)  # nothing was removed or trained: it stays as it was stored
+    return pruned
 
 
 class _Pruning:
@@ -54,9 +57,9 @@ class _Pruning:
         self.has_val = run.data.has("val")
         self.fingerprint = self._fingerprint(network)
         self.carving = Carving(network)
-        self.start: dict[str, Any] = {**self.carving.count({})}
         self.rows: list[dict[str, Any]] = []
         self.selection = Selection(self.carving, spec, run, self._check_stop)
+        self.start: dict[str, Any] = {**self.carving.count({}), **self._bytes()}
         self.finished: Network | None = None
         """Of the last whole iteration."""
 
@@ -93,7 +96,10 @@ class _Pruning:
         self._check_stop()
         removal = self.selection.choose(iteration)
         end = self.selection.ends_with(removal)
-        if end is not None and not removal:
+        too_far = self.selection.goes_too_far(removal)
+        if too_far is not None:
+            removal, end = {}, too_far
+        if end is not None and not removal and not self._waits_for_recovery():
             self._say_stopped(iteration, end)
             return False
         is_last = end is not None or iteration == self.spec.iterations
@@ -106,9 +112,15 @@ class _Pruning:
             return False
         self.finished = self.carving.network
         self._save(iteration)
-        if end is not None and iteration < self.spec.iterations:
+        if end is not None and (iteration < self.spec.iterations or not removal):
             self._say_stopped(iteration, end)
+        if is_last and too_far is None:
+            self._warn_if_too_large(row)
         return not is_last
+
+    def _waits_for_recovery(self) -> bool:
+        """Whether earlier cuts were left to the training after the last one."""
+        return bool(self.rows) and self.spec.recovers and self.spec.recover_after == "last"
 
     def _cut_and_recover(self, iteration: int, removal: Removal, *, is_last: bool) -> dict[str, Any]:
         before, cost = self.carving.network, copy.copy(self.run.cost)
@@ -127,6 +139,7 @@ class _Pruning:
             "seconds": self.run.cost.seconds - cost.seconds,
             "trained_macs": self.run.cost.macs - cost.macs,
             "removed": sum(len(units) for units in removal.values()),
+            **self._bytes(),
         }
 
     # ---- training
@@ -190,6 +203,18 @@ class _Pruning:
             self.preprocessing,
         )
         return score.accuracy
+
+    def _bytes(self) -> dict[str, int]:
+        goal = self.selection.goal
+        return {"bytes": goal.now()} if goal is not None and goal.measure == "bytes" else {}
+
+    def _warn_if_too_large(self, row: dict[str, Any]) -> None:
+        goal = self.selection.goal
+        if goal is not None and row.get("bytes", 0) > goal.wanted:
+            self.run.log(
+                f"training left weights that deflate less: {row['bytes']:,} {goal.unit}, and the target is {goal.wanted:,}",
+                "warning",
+            )
 
     def _fell_too_far(self, row: dict[str, Any], *, is_last: bool) -> bool:
         allowed = self.spec.stop_if_accuracy_drops

@@ -2,14 +2,15 @@
 weights, or the network of the step before."""
 
 import copy
-import importlib
 
 from app.errors import Problem
 from app.spec.networks import Preprocessing, Student, scaled_preprocessing
 from models import GraphError, Network, build
 from models.architectures import create_network
+from models.channels import scaled
 from models.initialise import reinitialise
 from worker.run import Run
+from worker.training.width import describe, widest_within
 
 
 def build_student(student: Student, model: Network | None, run: Run) -> Network:
@@ -17,7 +18,8 @@ def build_student(student: Student, model: Network | None, run: Run) -> Network:
 
     `model`: the network of the step before, or of the one teacher in the first step. All but `previous` begin with
     weights that the run's seed decides; class tokens and the like, which belong to no layer, are a teacher's own, and 0
-    in a graph. Raises Problem 422 STUDENT_IMPOSSIBLE, or STUDENT_INPUT_NOT_SQUARE for a built-in architecture.
+    in a graph. Where a width or a budget is asked for, `run.details["student"]` says what came of it. Raises Problem 422
+    STUDENT_IMPOSSIBLE, BUDGET_TOO_SMALL, or STUDENT_INPUT_NOT_SQUARE for a built-in architecture.
     """
     if student.architecture is not None:
         network = _built_in(student, run)
@@ -29,6 +31,13 @@ def build_student(student: Student, model: Network | None, run: Run) -> Network:
         network = _previous(model)
     _check_shapes(network, run)
     network.preprocessing = _preprocessing(student, network, run).model_dump()
+    if student.budget is not None:
+        return widest_within(
+            student.budget, network, run, lambda whole, width: _scaled(whole, width, run.seed)
+        )
+    if student.width != 1:
+        network = _scaled(network, student.width, run.seed)
+        describe(run, network, student.width)
     return network
 
 
@@ -69,7 +78,8 @@ def _of_graph(student: Student, run: Run) -> Network:
             f"{', '.join(loose[:5])} of student.graph belong to no layer: they begin at 0, as a graph holds no values",
             "warning",
         )
-    return _with_new_weights(network, student.width, run.seed)
+    reinitialise(network, run.seed)
+    return network
 
 
 def _of_teacher(student: Student, run: Run) -> Network:
@@ -79,25 +89,21 @@ def _of_teacher(student: Student, run: Run) -> Network:
             f"student.teacher {student.teacher} is the position of a teacher, counted from 0, and the job has "
             f"{len(run.teachers)}: give a smaller one."
         )
-    network = _copy(run.network_teacher(student.teacher).network)
-    return _with_new_weights(network.to("cpu"), student.width, run.seed)
-
-
-def _with_new_weights(network: Network, width: float, seed: int) -> Network:
-    if width != 1:
-        network = _scaled(network, width)
-    reinitialise(network, seed)
+    network = _copy(run.network_teacher(student.teacher).network).to("cpu")
+    reinitialise(network, run.seed)
     return network
 
 
-def _scaled(network: Network, width: float) -> Network:
-    scaled: Network
+def _scaled(network: Network, width: float, seed: int) -> Network:
+    """Layers of another width draw new weights by PyTorch's own defaults; the whole network keeps its."""
+    if width == 1:
+        return network
     try:
-        scaled = importlib.import_module("models.channels").scaled(network, width)
+        narrowed = scaled(network, width)
     except ValueError as error:
         raise _impossible(f"student.width {width} cannot be: {error}") from error
-    scaled.preprocessing = network.preprocessing
-    return scaled
+    reinitialise(narrowed, seed)
+    return narrowed
 
 
 def _previous(model: Network | None) -> Network:

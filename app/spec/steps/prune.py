@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from app.spec.base import Spec, Split
+from app.spec.budget import Bytes, StoredBits
 from app.spec.steps.base import StepSpec
 from app.spec.training import Training
 
@@ -29,22 +30,38 @@ BY_DATA = ("taylor", "taylor_weight", "hessian")
 Epoch = Annotated[int, Field(ge=0, le=10_000)]
 
 
+_MEASURES = ("parameters", "macs", "ratio", "bytes")
+
+
 class Target(Spec):
-    """How small: exactly one of the three. The first network that is no larger is taken."""
+    """How small: exactly one of the four. The first network that is no larger is taken; one that is no larger already stays
+    as it is."""
 
     parameters: Annotated[int, Field(ge=1)] | None = None
     macs: Annotated[int, Field(ge=1)] | None = None
     """Multiply-adds of one image."""
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of the parameters that is left."""
+    bytes: Bytes | None = None
+    """Of the job's file, its weights stored at `bits`. Counted with the weights that are there and 1 % more where they will
+    be trained further; with new or earlier weights, the most that any weights take."""
+    bits: StoredBits | None = None
+    """Of `bytes`; null: 8."""
 
     @model_validator(mode="after")
     def _one_measure(self) -> "Target":
-        given = [name for name in ("parameters", "macs", "ratio") if getattr(self, name) is not None]
+        given = [name for name in _MEASURES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"target is exactly one of parameters, macs and ratio, not {' and '.join(given) or 'none'}: give one"
+                f"target is exactly one of parameters, macs, ratio and bytes, not {' and '.join(given) or 'none'}: give one"
             )
+        if self.bits is not None and self.bytes is None:
+            raise ValueError(
+                f"target.bits {self.bits} says how the file of target.bytes is stored, and the target is {given[0]}: "
+                "leave bits out or give bytes"
+            )
+        if self.bytes is not None and self.bits is None:
+            object.__setattr__(self, "bits", 8)
         return self
 
 
@@ -76,7 +93,7 @@ class Prune(StepSpec):
       (`global`) has int(n * keep_rate^k) of its n channels. Rounded down once, from the original width: five times 0.99 and
       once 0.95 leave the same widths where both round to the same number.
     * `units`: that many channels in the whole network at each iteration.
-    * `target`: parameters or multiply-adds, at once or spread over the iterations.
+    * `target`: parameters, multiply-adds or bytes, at once or spread over the iterations.
 
     A unit is a channel with all that hangs on it: the filters that make it, its norms, and the weights that read it in every
     layer it reaches; channels that meet in an addition are one unit, and those of a grouped convolution are removed in
@@ -167,6 +184,9 @@ class Prune(StepSpec):
     stop_if_accuracy_drops: Annotated[float, Field(ge=0, le=1)] | None = None
     """Stop when accuracy on val, after recovery, is more than this below that of the beginning (0.02: two points), and keep
     the network of the iteration before."""
+    max_removed: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Stop before the cut that would leave less than 1 - this of the parameters (0.1: at most a tenth is removed). A target
+    beyond is refused before anything is trained."""
     compat: Literal["stale_optimizer"] | None = None
     """`stale_optimizer`: the optimizer moves the weights of before the cut, which nobody uses any more. So only the running
     statistics of the batch norms change. So the course's code fine-tunes, and so it found that epochs matter little."""

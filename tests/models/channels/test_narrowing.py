@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import models
-from models.channels import analyse, narrow, scaled
+from models.channels import analyse, distinct_widths, narrow, scaled
 
 from .conftest import lively, random_units, silenced
 from .nets import NETS, NOT_EXACT
@@ -121,3 +121,16 @@ def test_an_index_outside_is_refused_before_a_device_sees_it() -> None:
     node["args"][2] = [0] * ((1 << 16) + 1)
     with pytest.raises(models.GraphError, match="a list has more than 65536 items"):
         models.check(graph)
+
+
+def test_the_distinct_widths_are_those_that_trying_thousands_finds() -> None:
+    """Each once, and rising."""
+    network = _network(next(iter(NETS)))
+    num_units = [group.num_units for group in analyse(network).groups]
+    tried = {tuple(max(1, round(n / 5000 * units)) for units in num_units) for n in range(1, 5001)}
+    widths = distinct_widths(network)
+    found = [tuple(max(1, round(width * units)) for units in num_units) for width in widths]
+    assert found == sorted(tried)
+    assert widths[-1] == 1
+    narrowest = analyse(scaled(network, widths[0]))
+    assert all(group.num_units == 1 for group in narrowest.groups)

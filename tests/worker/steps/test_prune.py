@@ -12,13 +12,14 @@ from torch import nn
 from app.errors import Problem
 from app.spec.steps.finetune import Finetune
 from app.spec.steps.prune import Prune
-from models import layer_table, network_digest
+from app.spec.steps.quantize import Quantize
+from models import layer_table, network_digest, pack
 from models.architectures import create_network
 from models.initialise import reinitialise
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run, stop_at
 from tests.worker.training.small import SIDE, small_network
 from worker.run import Stopped, Teacher
-from worker.steps import finetune, prune
+from worker.steps import finetune, prune, quantize
 from worker.training.snapshots import FOLDER, save_snapshot
 
 QUICK = {"epochs": 2, "batch_size": 8, "augmentation": "none"}
@@ -134,6 +135,121 @@ def test_a_target_is_met_by_the_first_network_that_is_small_enough(tmp_path, mea
     pruned = prune.apply(small_network(), make_spec(target={measure: wanted}, **common), at_once)
     expected = next(count for count in counts if count <= wanted)
     assert layer_table(pruned)[measure] == at_once.details["iterations"][0][measure] == expected
+
+
+ONE_BY_ONE = {"criterion": "bn_gamma", "normalise": "none", "ranking": "global", "recover": "none"}
+
+
+def file_bytes(network, run) -> int:
+    """Of the file that a quantize step to 8 bits leads to."""
+    stored = quantize.apply(network, Quantize(method="quantize"), run)
+    return len(pack(stored, preprocessing=network.preprocessing, class_names=run.data.class_names))
+
+
+def test_a_target_in_bytes_is_that_of_the_file_at_8_bits(tmp_path):
+    """Of all networks that one unit at a time goes through, the first whose file is small enough."""
+    sizes = []
+    for units in range(1, 7):
+        run = make_run(tmp_path / str(units))
+        sizes.append(file_bytes(prune.apply(small_network(), make_spec(units=units, **ONE_BY_ONE), run), run))
+    wanted = sizes[3]
+    assert sizes[0] > wanted > sizes[-1]
+    run = make_run(tmp_path / "target")
+    pruned = prune.apply(small_network(), make_spec(target={"bytes": wanted}, **ONE_BY_ONE), run)
+    first = next(size for size in sizes if size <= wanted)
+    assert file_bytes(pruned, run) == run.details["iterations"][0]["bytes"] == first
+    assert run.details["start"]["bytes"] == file_bytes(small_network(), run)
+
+
+@pytest.mark.parametrize("recover", ["finetune", "reinit_once"])
+def test_after_the_recovery_the_file_still_keeps_to_the_bytes(tmp_path, recover):
+    """Also over several iterations, and with new weights."""
+    run = make_run(tmp_path)
+    wanted = round(0.93 * file_bytes(small_network(), run))
+    fields = {"target": {"bytes": wanted}, "iterations": 2, "recover": recover}
+    pruned = prune.apply(small_network(), make_spec(**fields), run)
+    assert 0.85 * wanted < file_bytes(pruned, run) == run.details["iterations"][-1]["bytes"] <= wanted
+    assert run.cost.epochs > 0
+
+
+def test_a_file_that_is_small_enough_stays_as_it_was_stored(tmp_path):
+    """Report A6: pruning is skipped; an 8-bit file is not blown up to 32 bits."""
+    run = make_run(tmp_path)
+    stored = quantize.apply(small_network(), Quantize(method="quantize"), run)
+    size = file_bytes(small_network(), run)
+    skipped = prune.apply(stored, make_spec(target={"bytes": size}), run)
+    assert same(skipped, stored)
+    assert skipped is not stored
+    assert skipped.encoded.keys() == stored.encoded.keys()
+    assert file_bytes(skipped, run) == size
+    assert "bytes at 8 bits is reached" in run.details["stopped"]["reason"]
+    assert (run.details["iterations"], run.cost.epochs) == ([], 0)
+    cut = prune.apply(stored, make_spec(target={"bytes": size - 50}, recover="none"), make_run(tmp_path))
+    assert not cut.encoded
+
+
+def test_the_smallest_file_is_named_and_can_be_reached(tmp_path):
+    with pytest.raises(Problem, match="TARGET_UNREACHABLE") as problem:
+        prune.apply(
+            small_network(), make_spec(target={"bytes": 100}, recover="none"), make_run(tmp_path / "a")
+        )
+    smallest = int(problem.value.detail.partition("cannot go below ")[2].split()[0].replace(",", ""))
+    for recover in ("none", "reinit_once"):
+        run = make_run(tmp_path / recover)
+        pruned = prune.apply(small_network(), make_spec(target={"bytes": smallest}, recover=recover), run)
+        assert 0.9 * smallest < file_bytes(pruned, run) <= smallest
+
+
+class TestMaxRemoved:
+    @pytest.mark.parametrize("allowed", [0.2, 0.5])
+    def test_the_cut_that_would_go_further_is_not_made(self, tmp_path, allowed):
+        """Report A6 and F11: of the networks one unit apart, the last that has lost no more."""
+        free = make_run(tmp_path / "free")
+        prune.apply(small_network(), make_spec(units=1, iterations=20, **ONE_BY_ONE), free)
+        start = free.details["start"]["parameters"]
+        counts = [row["parameters"] for row in free.details["iterations"]]
+        run = make_run(tmp_path / "bound")
+        spec = make_spec(units=1, iterations=20, max_removed=allowed, **ONE_BY_ONE)
+        pruned = prune.apply(small_network(), spec, run)
+        kept = [count for count in counts if count >= (1 - allowed) * start]
+        assert [row["parameters"] for row in run.details["iterations"]] == kept
+        assert num_parameters(pruned) == kept[-1]
+        assert run.details["stopped"]["iteration"] == len(kept) + 1
+        assert f"max_removed is {allowed}" in run.details["stopped"]["reason"]
+
+    def test_where_the_first_cut_goes_too_far_nothing_changes(self, tmp_path):
+        run = make_run(tmp_path)
+        network = small_network()
+        assert same(prune.apply(network, make_spec(keep_rate=0.3, max_removed=0.01), run), network)
+        assert (run.details["iterations"], run.cost.epochs) == ([], 0)
+
+    def test_training_after_the_last_cut_is_not_forgotten(self, tmp_path):
+        """The end comes before the last iteration, and all training was left to it."""
+        run = make_run(tmp_path)
+        fields = {"keep_rate": 0.85, "iterations": 9, "max_removed": 0.5, "recover_after": "last"}
+        prune.apply(small_network(), make_spec(**fields), run)
+        *cuts, last = run.details["iterations"]
+        assert len(cuts) > 1
+        assert {row["epochs"] for row in cuts} == {0}
+        assert (last["removed"], last["epochs"]) == (0, 2)
+        assert last["parameters"] == cuts[-1]["parameters"]
+        assert run.details["stopped"]["iteration"] == len(cuts) + 1
+
+    @pytest.mark.parametrize("target", [{"ratio": 0.8}, {"macs": 20_000}, {"bytes": 3_000}])
+    def test_a_target_beyond_it_is_refused_before_anything_is_trained(self, tmp_path, target):
+        """And the share that is named is the one that must be allowed."""
+        fields = {"target": target, "recover": "none"}
+        run = make_run(tmp_path / "a")
+        with pytest.raises(Problem, match="TARGET_UNREACHABLE") as problem:
+            prune.apply(small_network(), make_spec(max_removed=0.05, **fields), run)
+        said = problem.value.detail
+        assert "max_removed is 0.05" in said
+        share = float(said.partition("removes ")[2].split()[0])
+        assert 0.05 < share < 0.9
+        enough = make_run(tmp_path / "b")
+        prune.apply(small_network(), make_spec(max_removed=share + 1e-4, **fields), enough)
+        rows, start = enough.details["iterations"], enough.details["start"]
+        assert 1 - rows[-1]["parameters"] / start["parameters"] == pytest.approx(share, abs=1e-4)
 
 
 def test_a_ratio_spread_over_iterations_comes_down_in_equal_shares(tmp_path):
@@ -553,7 +669,7 @@ from pathlib import Path
 import torch
 from tests.worker.fakes import make_run
 from tests.worker.steps.test_prune import RESUMED, make_spec, small_network
-from worker.steps import finetune, prune
+from worker.steps import finetune, prune, quantize
 
 torch.set_num_threads(1)
 def slow_down():

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from app.errors import Problem
 from app.spec.networks import Student
-from models import Network, as_network, encode
+from app.spec.steps.quantize import Quantize
+from models import Network, as_network, encode, pack
 from models.architectures import create_network
+from models.channels import distinct_widths
 from tests.worker.fakes import PREPROCESSING, MemoryData, make_run
 from worker.run import Run, Teacher
+from worker.steps import quantize
 from worker.training.students import build_student
 
 SIZED = {**PREPROCESSING, "resize": [64, 64], "mean": [0.3] * 3}
@@ -167,3 +170,90 @@ def test_a_built_in_one_is_the_architecture_with_the_seeds_weights(tmp_path, tea
     expected = create_network("report/final", num_classes=5, image_size=32, seed=3)
     assert tensors_equal(student, expected)
     assert student.preprocessing == {**SIZED, "resize": [32, 32]}
+
+
+def test_width_narrows_a_built_in_one_too(tmp_path, teacher):
+    """By hand as for the teacher's graph; the weights are the seed's, whatever torch's own state is."""
+    student = Student(architecture="report/final", width=0.5)
+    run = run_with(tmp_path, teacher)
+    first = build_student(student, None, run)
+    torch.manual_seed(77)
+    second = build_student(student, None, run_with(tmp_path, teacher))
+    other = build_student(student, None, run_with(tmp_path, teacher, seed=1))
+    assert sum(parameter.numel() for parameter in first.parameters()) == 27_432 + 288 + 1_539
+    assert tensors_equal(first, second)
+    assert not tensors_equal(first, other)
+    assert run.details["student"] == {
+        "width": 0.5,
+        "parameters": 29_259,
+        "estimated_bytes": None,
+        "budget": None,
+    }
+
+
+class TestBudget:
+    """`described` is what a pipeline would put beside the network."""
+
+    described = {"steps": [{"method": "distill"}], "digests": {"network": "0123456789abcdef" * 4}}
+
+    def build(self, tmp_path, teacher, **fields) -> tuple[Network, Run]:
+        run = run_with(tmp_path, teacher, packed_with=self.described)
+        return build_student(
+            Student.model_validate({"architecture": "report/final", **fields}), None, run
+        ), run
+
+    def stored(self, network: Network, run: Run, **fields) -> int:
+        """Bytes of the file after a quantize step, with weights that no distribution makes larger."""
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.01)
+        quantized = quantize.apply(network, Quantize(method="quantize", **fields), run)
+        return len(
+            pack(
+                quantized,
+                preprocessing=network.preprocessing,
+                class_names=run.data.class_names,
+                **self.described,
+            )
+        )
+
+    @pytest.mark.parametrize(
+        ("bits", "scheme"), [(4, {"bits": 4}), (8, {"bits": 8}), (16, {"scheme": "fp16"})]
+    )
+    def test_the_file_keeps_to_it_and_the_next_wider_one_would_not(self, tmp_path, teacher, bits, scheme):
+        """Of every width there is, one after the other; fp16 of numbers between 0 and 1 deflates a little."""
+        limit = 20_000
+        network, run = self.build(tmp_path, teacher, budget={"bytes": limit, "bits": bits})
+        widths = distinct_widths(teacher.network)
+        wider = widths[widths.index(run.details["student"]["width"]) + 1]
+        too_wide, _ = self.build(tmp_path, teacher, width=wider)
+        assert self.stored(network, run, **scheme) <= run.details["student"]["estimated_bytes"] <= limit
+        assert self.stored(too_wide, run, **scheme) > limit * (0.9 if bits == 16 else 0.98)
+
+    def test_what_is_said_builds_the_same_network_again(self, tmp_path, teacher):
+        network, run = self.build(tmp_path, teacher, budget={"bytes": 30_000})
+        said = run.details["student"]
+        again, _ = self.build(tmp_path, teacher, width=said["width"])
+        assert tensors_equal(network, again)
+        assert network.preprocessing == again.preprocessing
+        assert said["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+        assert said["budget"] == {"bytes": 30_000, "bits": 8}
+        assert_trainable(network)
+
+    def test_more_than_enough_leaves_the_architecture_as_it_is(self, tmp_path, teacher):
+        network, run = self.build(tmp_path, teacher, budget={"bytes": 10**7})
+        assert tensors_equal(network, create_network("report/final", num_classes=3, seed=0))
+        assert run.details["student"]["width"] == 1
+
+    def test_the_smallest_file_is_named_and_can_be_had(self, tmp_path, teacher):
+        with pytest.raises(Problem, match="BUDGET_TOO_SMALL") as problem:
+            self.build(tmp_path, teacher, budget={"bytes": 1_000})
+        assert problem.value.status == 422
+        smallest = int(problem.value.detail.partition("can have ")[2].partition(":")[0].replace(",", ""))
+        network, _ = self.build(tmp_path, teacher, budget={"bytes": smallest})
+        convolutions = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+        assert {layer.out_channels for layer in convolutions} == {1}
+        with pytest.raises(Problem, match="BUDGET_TOO_SMALL"):
+            self.build(tmp_path, teacher, budget={"bytes": smallest - 1})
