@@ -51,7 +51,7 @@ def test_a_family_can_be_pruned_down_to_one_channel(name: str) -> None:
     same logits. Where half of the channels were 0 before, by their weights and shifts, the logits without them
     differ by at most 1e-5 of the largest."""
     side = SIDES.get(name, 32)
-    network, images = _network(name, side), torch.rand(2, 3, side, side)
+    network, images = _network(name, side), torch.rand(1, 3, side, side)
     channels = analyse(network)
     for ratio in (0.3, 0.5, 0.9, 1.0):
         removed = random_units(channels, ratio)
@@ -60,7 +60,7 @@ def test_a_family_can_be_pruned_down_to_one_channel(name: str) -> None:
         _check_sizes(network, narrowed, channels, removed)
         with torch.no_grad():
             logits = narrowed(images)
-            assert logits.shape == (2, 10)
+            assert logits.shape == (1, 10)
             if ratio == 0.5 and name not in NOT_EXACT:
                 expected = before(images)
                 scale = max(1.0, float(expected.abs().max()))
