@@ -16,31 +16,7 @@ from models.architectures import create_network
 from models.course_files import read_course_file, write_course_8bit, write_course_16bit
 from models.encodings import encode
 from models.plain_pickle import PickleError, read_plain_pickle
-
-
-def course_encode_8bit(state: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Report H in numpy's words: every tensor that is no scalar as float64 minimum, maximum and uint8 array."""
-    encoded: dict[str, Any] = {}
-    for name, tensor in state.items():
-        values = np.float64(tensor.numpy())
-        if isinstance(values, np.ndarray):
-            low, high = np.min(values), np.max(values)
-            with np.errstate(invalid="ignore"):
-                encoded[name] = (low, high, np.uint8(np.round((values - low) / (high - low) * 255)))
-        else:
-            encoded[name] = values
-    return encoded
-
-
-def course_decode_8bit(content: bytes) -> dict[str, torch.Tensor]:
-    """What somebody who has numpy does with such a file."""
-    decoded = {}
-    for name, value in pickle.loads(content).items():
-        if isinstance(value, tuple):
-            low, high, array = value
-            value = np.float64(array) / 255 * (high - low) + low
-        decoded[name] = torch.tensor(value)
-    return decoded
+from tests.course import course_decode_8bit, course_encode_8bit
 
 
 def state() -> dict[str, torch.Tensor]:

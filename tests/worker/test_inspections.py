@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -19,6 +18,7 @@ import torchvision
 import models
 from app.errors import Problem
 from models.architectures import create, create_network
+from tests.course import course_encode_8bit
 from tests.worker import tiny
 from worker import inspections, verdicts
 from worker.distillation.soft_labels import read_soft_labels
@@ -88,23 +88,10 @@ def test_a_state_dict_becomes_a_network_with_its_tensors(num_classes: int, tmp_p
     json.dumps(report, allow_nan=False)
 
 
-def course_pickle(tensors: dict[str, torch.Tensor]) -> bytes:
-    """The 8-bit file of these tensors, as the course's notebook makes it."""
-    content: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        values = np.float64(tensor.numpy())
-        if not isinstance(values, np.ndarray):
-            content[name] = values
-            continue
-        low, high = values.min(), values.max()
-        content[name] = (low, high, np.uint8(np.round((values - low) / ((high - low) or 1) * 255)))
-    return pickle.dumps(content, protocol=3)
-
-
 def test_the_courses_8_bit_file_becomes_a_small_exact_teacher(tmp_path: Path) -> None:
     """The artifact is about as small as the file, and holds the very bytes of it."""
     made = create("course/studentnet", num_classes=11, image_size=32).state_dict()
-    content = course_pickle(made)
+    content = pickle.dumps(course_encode_8bit(made), protocol=3)
     report, network = inspect(content, tmp_path, architecture="course/studentnet")
     assert report["parameters"] == 256_779
     assert report["size_bytes"] == len(content)

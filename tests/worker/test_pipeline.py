@@ -15,6 +15,7 @@ from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from app.spec.steps.finetune import Finetune
 from models.course_files import read_course_file
+from tests.course import course_encode_8bit
 from tests.worker import jobs, tiny
 from tests.worker.jobs import DISTILL, Ear
 from worker.chain import last_training_step, snapshot_epochs
@@ -331,14 +332,7 @@ def test_the_course_file_goes_in_and_comes_out_the_same(
     """Imported, stored again by minmax, exported: equal arrays, minima and maxima. The export is measured by a fresh
     process, from its own bytes."""
     state = torch.load(jobs_file(tmp_path, checkpoint), weights_only=True)
-    content = {}
-    for name, tensor in state.items():
-        values = np.float64(tensor.numpy())
-        if not isinstance(values, np.ndarray):
-            content[name] = values
-            continue
-        low, high = values.min(), values.max()
-        content[name] = (low, high, np.uint8(np.round((values - low) / ((high - low) or 1) * 255)))
+    content = course_encode_8bit(state)
     uploaded = pickle.dumps(content, protocol=3)
     spec = {
         "architecture": tiny.TEACHER,
