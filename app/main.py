@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.api import artifacts, catalogue, datasets, events, files, jobs, problems, service, teachers, uploads
+from app.api.front import Front
 from app.api.parameters import RefuseUnknown
-from app.api.strict import Front
+from app.api.strict import StrictBody
 from app.outbox import Outbox
 from app.settings import Settings
 from app.settings import settings as environment
@@ -42,7 +43,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (files, uploads, teachers, datasets, jobs, events, artifacts, catalogue, service):
         app.include_router(router.router)
     problems.install(app)
-    app.add_middleware(Front, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes)
+    # The last one added is the outermost.
+    app.add_middleware(
+        StrictBody, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes
+    )
+    app.add_middleware(Front)
     return app
 
 

@@ -27,9 +27,9 @@ from worker.messages import Line, Stops, listen, read_order, take_over_stdout
 # What an order may ask for, and where it is done. Modules are loaded on demand: torch takes seconds.
 DO: dict[str, tuple[str, str]] = {
     "compress": ("worker.pipeline", "compress"),
-    "teacher": ("worker.inspections", "teacher"),
-    "dataset": ("worker.inspections", "dataset"),
-    "architecture": ("worker.inspections", "architecture"),
+    "teacher": ("worker.inspections.teachers", "teacher"),
+    "dataset": ("worker.inspections.datasets", "dataset"),
+    "architecture": ("worker.inspections.architectures", "architecture"),
 }
 
 
@@ -49,8 +49,6 @@ def main() -> NoReturn:
 
 def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
     try:
-        import torch  # noqa: F401  # after the limits: what it loads counts
-
         module, function = DO[order["do"]]
         do: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
         return do(order, line, stops)

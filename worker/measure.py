@@ -23,7 +23,7 @@ import models
 from app.parent import end_with_parent
 from models.load_artifact import evaluate
 from worker.checkpoints import read_checkpoint
-from worker.datasets import ImageData
+from worker.datasets.image_data import ImageData
 from worker.messages import listen, read_order, take_over_stdout
 
 _WARM_UP_RUNS = 5

@@ -12,7 +12,7 @@ from app.errors import Problem
 from app.spec.base import Split
 from app.spec.job import JobSpec
 from models import Network
-from worker.datasets import ImageData
+from worker.datasets.image_data import ImageData
 from worker.distillation.soft_labels import SoftLabels, read_soft_labels
 from worker.measure import open_data
 from worker.measuring import Measuring

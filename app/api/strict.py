@@ -1,28 +1,24 @@
-"""Before any router: a request id, HEAD as GET, and JSON that means one thing only."""
+"""Before any router: JSON that means one thing only, and bodies within their limits."""
 
 import json
 import re
-import secrets
 from typing import Any
 
 from fastapi import HTTPException
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import problem_response
 from app.errors import Problem
 
 # These carry bytes, not JSON; their routers count and check them while they stream.
 _RAW = re.compile(r"^/v1/(files|files/[^/]*|uploads/[^/]*)$")
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=-]{1,128}$")
 _FORM_OVERHEAD_BYTES = 64 << 10
 _MAX_DEPTH = 32
 _MAX_INTEGER = 2**53
 
 
-class Front:
-    """ASGI middleware. Sets `request.state.request_id`, and `request.state.head` for a HEAD run as a GET."""
+class StrictBody:
+    """ASGI middleware: a JSON body is read whole, within its limit, and means one thing only."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, max_file_bytes: int) -> None:
         self.app = app
@@ -30,25 +26,12 @@ class Front:
         self.max_form_bytes = max_file_bytes + _FORM_OVERHEAD_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        head = scope["method"] == "HEAD"
-        # In place: the handler of last resort, outside of this middleware, names the request too.
-        state = scope.setdefault("state", {})
-        state.update(request_id=_request_id(Headers(scope=scope)), head=head)
-        # On a copy: the server must still know that it answers a HEAD.
-        scope = {**scope, "method": "GET" if head else scope["method"]}
-        answer = _Answer(send, state["request_id"], head)
-        try:
+        if scope["type"] == "http":
             if not _RAW.match(scope["path"]):
                 receive = await self._checked_body(scope, receive)
             elif scope["method"] == "POST":
                 receive = self._counted_form(receive)
-        except Problem as problem:
-            await problem_response(Request(scope), problem)(scope, receive, answer)
-            return
-        await self.app(scope, receive, answer)
+        await self.app(scope, receive, send)
 
     def _counted_form(self, receive: Receive) -> Receive:
         """A form is parsed to its end before a router sees it, so its size must be watched here."""
@@ -101,29 +84,6 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
         return next(waiting, None) or await receive()
 
     return replayed
-
-
-def _request_id(headers: Headers) -> str:
-    sent = headers.get("x-request-id", "")
-    return sent if _REQUEST_ID.match(sent) else f"req_{secrets.token_hex(12)}"
-
-
-class _Answer:
-    """`send`, with the headers that every response has; a HEAD's body stays here."""
-
-    def __init__(self, send: Send, request_id: str, head: bool) -> None:
-        self.send = send
-        self.request_id = request_id
-        self.head = head
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
-        elif self.head and message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await self.send(message)
 
 
 def strict_json(body: bytes) -> Any:

@@ -15,8 +15,8 @@ import pytest
 from app.errors import Problem
 from app.spec.resources import DatasetSpec
 from tests.worker.datasets.pictures import make_tar, make_zip, picture, two_classes
-from worker.datasets import build_dataset
 from worker.datasets.archives import Limits, checked_name
+from worker.datasets.build import build_dataset
 
 PHOTOS = two_classes("train/") | two_classes("val/", 1)
 

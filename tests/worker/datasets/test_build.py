@@ -9,7 +9,7 @@ import pytest
 from app.errors import Problem
 from app.spec.resources import DatasetSpec
 from tests.worker.datasets.pictures import make_folder, make_tar, make_zip, photos, picture, two_classes
-from worker.datasets import build_dataset
+from worker.datasets.build import build_dataset
 
 
 def build(tmp_path, files, *, kind="zip", **spec):

@@ -13,7 +13,8 @@ from app.errors import Problem
 from app.spec.resources import DatasetSpec
 from models.load_artifact import resize_and_crop
 from tests.worker.datasets.pictures import make_folder, make_zip, photos, picture
-from worker.datasets import ImageData, build_dataset
+from worker.datasets.build import build_dataset
+from worker.datasets.image_data import ImageData
 
 PREPROCESSING = {"resize": 10, "crop": 8, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3}
 

@@ -1,8 +1,4 @@
-"""What is checked before anybody may use it: a teacher, a data set, the layer table of an architecture.
-
-Each function takes its order and returns the last word of the child: a result, and `files` in the work folder
-for the storage. What is wrong with the upload is a Problem 422.
-"""
+"""A teacher: its tensors, its graph, its table of soft labels, checked before anybody may use it."""
 
 import time
 from dataclasses import replace
@@ -14,7 +10,7 @@ import torch
 import models
 from app.errors import Problem
 from app.spec.networks import Preprocessing
-from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
+from app.spec.resources import TeacherSpec
 from models import GraphError, Network
 from models.architectures import (
     ARCHITECTURES,
@@ -116,52 +112,6 @@ def _soft_labels(spec: TeacherSpec, file: Path, work_dir: Path) -> dict[str, Any
     return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
 
 
-def dataset(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
-    """Make index and pack of an uploaded archive, or the index of a registered folder. Raises Problem 422."""
-    from worker.datasets import build_dataset
-
-    spec = DatasetSpec.model_validate(order["spec"])
-    told_at = 0.0
-
-    def progress(done: float, total: float, unit: str) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > 0.5:
-            told_at = time.monotonic()
-            line.send(
-                {
-                    "type": "progress",
-                    "done": done,
-                    "total": total,
-                    "unit": unit,
-                    "fraction": done / max(total, 1),
-                }
-            )
-
-    source = order["file"] or order["folder"]
-    report = build_dataset(spec, Path(source), Path(order["work_dir"]), progress=progress)
-    files = {"index": "index.json", "pack": "pack" if order["file"] else None}
-    return {"type": "result", "result": {"report": report}, "files": files}
-
-
-def architecture(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
-    """The layer table of a built-in architecture. Raises Problem 422."""
-    query = ArchitectureQuery.model_validate(order["spec"])
-    network = _create(
-        query.architecture, query.options, num_classes=query.num_classes, image_size=query.image_size
-    )
-    table = models.layer_table(network)
-    return {
-        "type": "result",
-        "result": {
-            "layers": table["rows"],
-            "parameters": table["parameters"],
-            "macs": table["macs"],
-            "input_shape": list(network.input_shape),
-            "num_classes": query.num_classes,
-        },
-    }
-
-
 # ---- a teacher's parts
 
 
@@ -261,7 +211,7 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
     num_classes = _num_classes(name, options, height, checkpoint.tensors)
     if num_classes is None:
         num_classes = len(spec.class_names or checkpoint.class_names or []) or 1000
-    network = _create(name, options, num_classes=num_classes, image_size=height)
+    network = create(name, options, num_classes=num_classes, image_size=height)
     _check_keys(name, _shapes(network), checkpoint, height)
     return network
 
@@ -313,7 +263,7 @@ def _leave_out_auxiliary_heads(name: str, checkpoint: Checkpoint) -> None:
         )
 
 
-def _create(name: str, options: dict[str, Any], *, num_classes: int, image_size: int) -> Network:
+def create(name: str, options: dict[str, Any], *, num_classes: int, image_size: int) -> Network:
     try:
         return create_network(name, num_classes=num_classes, image_size=image_size, seed=0, **options)
     except UnknownArchitectureError as error:

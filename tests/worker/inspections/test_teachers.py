@@ -20,8 +20,9 @@ from app.errors import Problem
 from models.architectures import create, create_network
 from tests.course import course_encode_8bit
 from tests.worker import tiny
-from worker import inspections, verdicts
+from worker import verdicts
 from worker.distillation.soft_labels import read_soft_labels
+from worker.inspections import architectures, teachers
 from worker.messages import Line, Stops
 
 LINE = Line(os.open(os.devnull, os.O_WRONLY))
@@ -40,7 +41,7 @@ def inspect(content: Any, tmp_path: Path, **spec: Any) -> tuple[dict[str, Any], 
         "work_dir": str(tmp_path),
         "num_threads": 1,
     }
-    last = inspections.teacher(order, LINE, Stops())
+    last = teachers.teacher(order, LINE, Stops())
     return last["result"]["report"], models.load(tmp_path / last["files"]["artifact"])
 
 
@@ -165,7 +166,7 @@ def table(tmp_path: Path, content: bytes, **spec: Any) -> tuple[dict[str, Any], 
         "work_dir": str(tmp_path),
         "num_threads": 1,
     }
-    last = inspections.teacher(order, LINE, Stops())
+    last = teachers.teacher(order, LINE, Stops())
     return last["result"]["report"], read_soft_labels(tmp_path / last["files"]["artifact"])
 
 
@@ -258,7 +259,7 @@ def test_an_architectures_layer_table(tmp_path: Path) -> None:
         "spec": {"architecture": "report/final", "num_classes": 11, "image_size": 64},
         "work_dir": str(tmp_path),
     }
-    result = inspections.architecture(order, LINE, Stops())["result"]
+    result = architectures.architecture(order, LINE, Stops())["result"]
     assert (result["parameters"], result["macs"]) == (120_859, 41_888_768)
 
 
@@ -288,7 +289,7 @@ def test_too_much_time_is_a_verdict(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_too_much_memory_is_a_verdict() -> None:
-    code = "import worker.inspections; print(open('/proc/self/status').read())"
+    code = "import worker.inspections.architectures; print(open('/proc/self/status').read())"
     status = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     needed = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmPeak")) << 10
     # 100,000 classes on 1,024 features are 400 MB of weights.
