@@ -8,10 +8,9 @@ package imports nothing of this project and nothing but Python's standard librar
 """
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from worker.gate import foreign, legacy
 from worker.gate.canonical import Open, write_canonical
@@ -61,17 +60,14 @@ def admit(path: Path, out: Path, limits: Limits = LIMITS) -> Admitted:
 
 
 def _admit(path: Path, out: Path, limits: Limits) -> Admitted:
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-        source = _source(file, head, file_bytes, limits)
-        with contextlib.closing(source):
-            contents = source.contents
-            geometry = Geometry(limits)
-            for tensor in contents.tensors.values():
-                geometry.check(tensor)
-            check_total(contents.tensors.values(), source.num_bytes, limits)
-            write_canonical(contents.tensors, source.open, out, limits)
+    with contextlib.ExitStack() as opened:
+        source = _source(opened, path, limits)
+        contents = source.contents
+        geometry = Geometry(limits)
+        for tensor in contents.tensors.values():
+            geometry.check(tensor)
+        check_total(contents.tensors.values(), source.num_bytes, limits)
+        write_canonical(contents.tensors, source.open, out, limits)
     return Admitted(
         contents.kind, contents.document, contents.encodings, contents.class_names, contents.warnings
     )
@@ -84,14 +80,17 @@ class _Source:
     contents: Contents
     open: Open
     num_bytes: int
-    close: Callable[[], None] = lambda: None
 
 
-def _source(file: BinaryIO, head: bytes, file_bytes: int, limits: Limits) -> _Source:
+def _source(opened: contextlib.ExitStack, path: Path, limits: Limits) -> _Source:
+    """`opened` closes what is read from."""
+    file_bytes = path.stat().st_size
+    file = opened.enter_context(path.open("rb"))
+    head = file.read(512)
     if head.startswith(MAGIC):
-        container = open_container(file, limits)
+        container = opened.enter_context(contextlib.closing(open_container(file, limits)))
         value = walk(container.pickle(limits), limits, container.storages())
-        return _Source(find_contents(value, limits), container.open, container.num_bytes, container.close)
+        return _Source(find_contents(value, limits), container.open, container.num_bytes)
     if legacy.MAGIC.match(head):
         found = read_legacy(file, limits)
         return _Source(find_contents(found.value, limits), found.open, file_bytes)

@@ -212,7 +212,7 @@ def _checked(contents: Contents, limits: Limits) -> Contents:
                 DTYPE,
                 "TENSOR_DTYPE",
                 f"the tensor {name!r} has the type {tensor.dtype}; weights are float16, bfloat16, float32 or float64",
-                "Convert it first: {name: tensor.float() ...}, then torch.save.",
+                "Convert it first: torch.save({name: t.float() for name, t in model.state_dict().items()}, 'teacher.pt').",
             )
         assert tensor.dtype in ITEM_BYTES
     return contents
