@@ -215,9 +215,9 @@ def _rebuild_parameter_with_state(*arguments: Any) -> Tensor:
 
 
 def _size(*arguments: Any) -> Any:
-    if len(arguments) != 1 or not isinstance(arguments[0], tuple | list):
+    if len(arguments) != 1 or not isinstance(arguments[0], tuple):
         _lies("a size")
-    return tuple(arguments[0])
+    return arguments[0]
 
 
 # ---- numpy: the course's files hold their weights so, training scripts their scores
@@ -335,7 +335,7 @@ def _encode(*arguments: Any) -> bytes:
 def _plain_dict(*arguments: Any) -> Any:
     """OrderedDict, Counter, defaultdict: a dict, of what is given or filled by SETITEMS later."""
     given = [argument for argument in arguments if isinstance(argument, dict)]
-    return dict(given[0]) if given else {}
+    return given[0] if given else {}  # not a copy: a million copies of one dict would be a bomb
 
 
 def _inert(what: str) -> Callable[..., Inert]:

@@ -18,7 +18,6 @@ class Limits:
     bare_pickle_bytes: int = 512 << 20
     """Of one that holds them itself, as the course's files do."""
     opcodes: int = 4_000_000
-    string_bytes: int = 64 << 10
     key_characters: int = 512
     integer_bytes: int = 32
     """PyTorch's own seeds have 8, Python's hashes 16."""

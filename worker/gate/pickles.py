@@ -21,6 +21,9 @@ Persistent = Callable[[Any], StorageView]
 """What a persistent id means; the container knows."""
 
 
+_NAME_CHARACTERS = 256
+
+
 class _Mark:
     pass
 
@@ -39,6 +42,7 @@ class Walk:
     end: int = 0
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    made_bytes: int = 0
 
     def run(self) -> Any:
         """The value of the pickle that begins at `position`. Raises Refused."""
@@ -74,8 +78,6 @@ class Walk:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def text(self, count: int) -> None:
-        if count > self.limits.string_bytes:
-            raise unsafe("STRING_LENGTH", f"its pickle has a string of {count} bytes")
         try:
             self.stack.append(str(self.take(count), "utf-8", "surrogatepass"))
         except UnicodeDecodeError:
@@ -91,7 +93,7 @@ class Walk:
         self.stack.append(int.from_bytes(self.take(count), "little", signed=True))
 
     def line(self) -> str:
-        for length in range(257):
+        for length in range(_NAME_CHARACTERS + 1):
             if self.take(1)[0] == 0x0A:
                 self.position -= length + 1
                 text = bytes(self.take(length))
@@ -180,6 +182,8 @@ class Walk:
         name, module = self.pop(), self.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             _damaged()
+        if len(module) + len(name) > _NAME_CHARACTERS:
+            raise unsafe("GLOBAL_LENGTH", "its pickle names an object with more than 256 letters")
         self.push_name(f"{module}.{name}")
 
     def call(self) -> None:
@@ -188,7 +192,14 @@ class Walk:
             raise is_code(
                 "REDUCE_FORBIDDEN", "a pickle that calls what is no function on the list of known ones"
             )
-        self.stack.append(name.call(*arguments))
+        made = name.call(*arguments)
+        if isinstance(
+            made, bytes
+        ):  # text of the pickle turned into bytes: once is ordinary, a million times is not
+            self.made_bytes += len(made)
+            if self.made_bytes > len(self.content):
+                raise unsafe("PICKLE_BYTES", "its pickle makes more bytes than it has")
+        self.stack.append(made)
 
     def build(self) -> None:
         state, target = self.pop(), self.top()
