@@ -133,7 +133,11 @@ def _unwrapped(value: Any, limits: Limits) -> Contents:
         if len(candidates) > 1:
             warnings.append(f"The file holds several networks, {candidates}: {candidates[0]!r} was taken.")
         value = value[candidates[0]]
-    strange = [f"{shown(key)} ({_kind(item)})" for key, item in value.items() if not isinstance(item, Tensor)]
+    strange = [
+        f"{shown(key) if isinstance(key, str | int) else 'a key'} ({_kind(item)})"
+        for key, item in value.items()
+        if not isinstance(item, Tensor)
+    ]
     raise unreadable(
         "NO_STATE_DICT",
         f"no dict of tensors was found in it; it holds {', '.join(strange[:_MAX_SHOWN]) or 'nothing'}",
