@@ -100,13 +100,18 @@ def _in_c_order(tensor: Tensor, open_storage: Open) -> "array.array[int]":
     """The elements in C order. Rows along the longest side move at once, as slices with a step."""
     code = _CODES[ITEM_BYTES[tensor.dtype]]
     source = array.array(code)
-    for chunk in _whole_items(_chunks(tensor, _reach(tensor) * source.itemsize, open_storage), source.itemsize):
+    for chunk in _whole_items(
+        _chunks(tensor, _reach(tensor) * source.itemsize, open_storage), source.itemsize
+    ):
         source.frombytes(chunk)
     target = array.array(code, bytes(tensor.num_bytes))
     steps = c_strides(tensor.shape)
     longest = max(range(len(tensor.shape)), key=lambda axis: tensor.shape[axis])
     side, read_step, write_step = tensor.shape[longest], tensor.strides[longest], steps[longest]
-    reads, writes = _row_starts(tensor.shape, tensor.strides, longest), _row_starts(tensor.shape, steps, longest)
+    reads, writes = (
+        _row_starts(tensor.shape, tensor.strides, longest),
+        _row_starts(tensor.shape, steps, longest),
+    )
     for read, write in zip(reads, writes, strict=True):
         target[write : write + (side - 1) * write_step + 1 : write_step] = source[
             read : read + (side - 1) * read_step + 1 : read_step

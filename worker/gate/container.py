@@ -52,6 +52,7 @@ _PROGRAMS = (
         "TORCH_EXPORT",
         "a torch.export program (.pt2)",
     ),
+    (re.compile(r"\.data/(extern_modules|python_version)"), "TORCH_PACKAGE", "a torch.package"),
 )
 
 

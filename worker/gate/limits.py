@@ -26,6 +26,7 @@ class Limits:
     """PyTorch's own seeds have 8, Python's hashes 16."""
     document_values: int = 4_000_000
     """Values of an artifact's document or a table of soft labels, counted with repetitions."""
+    document_characters: int = 256 << 20
     document_depth: int = 64
     tensors: int = 20_000
     dimensions: int = 8
