@@ -739,3 +739,36 @@ print(before == after)
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["refused", "0", "True"]
+
+
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+from app.errors import Problem
+from worker.admission import admitted
+kind, value = sys.argv[3:]
+resource.setrlimit(getattr(resource, kind), (int(value), int(value)))
+try:
+    admitted(Path(sys.argv[1]), Path(sys.argv[2]))
+except Problem as problem:
+    print(problem.status, problem.code, problem.errors[0]["code"], Path(sys.argv[2]).exists())
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "rule"), [("RLIMIT_FSIZE", 100, "TENSOR_BYTES"), ("RLIMIT_DATA", 48 << 20, "MEMORY")]
+)
+def test_the_process_s_limits_are_verdicts_not_crashes(
+    tmp_path: Path, kind: str, value: int, rule: str
+) -> None:
+    """An error that looked like a full disk would be tried again, three times."""
+    side = 4096
+    body = mapping({"w": tensor(storage(count=integer(side * side)), 0, (side, side), (1, side))})
+    (tmp_path / "upload").write_bytes(checkpoint(body, {"0": bytes(4 * side * side)}))
+    said = subprocess.run(
+        [sys.executable, "-c", _LIMITED, tmp_path / "upload", tmp_path / "canonical", kind, str(value)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.split() == ["422", UNSAFE, rule, "False"]
