@@ -145,7 +145,6 @@ def _soft_labels() -> Iterator[Case]:
         "a path twice": {"paths": ["1.png", "1.png"]},
         "paths that are numbers": {"paths": [1, 2]},
         "one class": {"class_names": ["a"]},
-        "a class twice": {"class_names": ["a", "a"]},
         "integers for its values": {"values": torch.zeros(2, 2, dtype=torch.int64)},
         "NaN among its values": {"values": torch.tensor([[0.5, float("nan")], [0.5, 0.5]])},
         "rows that do not sum to 1": {"values": torch.ones(2, 2)},
@@ -157,6 +156,8 @@ def _soft_labels() -> Iterator[Case]:
         yield refused(
             f"soft labels: {what}", lambda change=change: saved(good | change), "SOFT_LABELS_UNREADABLE"
         )
+    twice = good | {"class_names": ["a", "a"]}
+    yield unreadable("soft labels: a class twice", lambda: saved(twice), "CLASS_NAMES")
     yield unreadable("soft labels: no values", lambda: saved({**good, "values": None}), "DOCUMENT")
     yield unreadable(
         "soft labels: a path with a NUL", lambda: saved({**good, "paths": ["1\0", "2"]}), "DOCUMENT"

@@ -181,7 +181,9 @@ def _shapes() -> Iterator[Case]:
         "meaning: a flat head", _with("head.fc.weight", lambda t: t.flatten().clone()), "SHAPE_MISMATCH"
     )
     yield refused(
-        "meaning: a head without outputs", _with("head.fc.weight", lambda t: t[:0].clone()), "ARCHITECTURE_IMPOSSIBLE"
+        "meaning: a head without outputs",
+        _with("head.fc.weight", lambda t: t[:0].clone()),
+        "ARCHITECTURE_IMPOSSIBLE",
     )
     yield refused(
         "meaning: a counter with a side",

@@ -67,7 +67,7 @@ def _names() -> Iterator[Case]:
         "zip: two folders, each a checkpoint",
         partial(zipped, [*checkpoint(), *checkpoint(root=b"other")]),
     )
-    yield unreadable("zip: without a folder", partial(zipped, checkpoint(root=b"")))
+    yield unreadable("zip: without a folder", partial(zipped, checkpoint(root=b"")), "ZIP_FOREIGN")
 
 
 def _headers() -> Iterator[Case]:
