@@ -12,36 +12,12 @@ from safetensors.torch import load_file
 from app.errors import Problem
 from tests.corpus import good
 from tests.corpus.case import Case
-from tests.corpus.checkpoints import (
-    bombs,
-    calls,
-    cases,
-    damage,
-    documents,
-    foreign,
-    geometry,
-    legacy_files,
-    meaning,
-    safetensors_files,
-    zips,
-)
+from tests.corpus.checkpoints import KINDS, calls, cases
 from tests.worker import tiny
 from worker.admission import admitted
 from worker.gate import admit
 from worker.inspections import teachers, uploads
 
-KINDS = (
-    bombs,
-    calls,
-    damage,
-    documents,
-    foreign,
-    geometry,
-    legacy_files,
-    meaning,
-    safetensors_files,
-    zips,
-)
 MOST_SECONDS = 2.0
 """CPU time of the gate for one file of a megabyte; larger ones get it for each. Half of it suffices on a quiet machine."""
 P95_SECONDS = 0.1
