@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ class Seeds:
         return chance.choice(self.hostile if chance.random() < 1 / 3 else self.good)
 
 
+@cache
 def seeds() -> Seeds:
     files = [case.content for case in good.by_hand()]
     torch.manual_seed(0)

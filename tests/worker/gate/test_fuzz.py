@@ -15,7 +15,7 @@ def test_a_mutated_checkpoint_is_refused_or_canonical(part: int, tmp_path: Path)
     found = fuzz(1000, seed=4, first=1000 * part, folder=tmp_path)
     assert found.faults == []
     # A fuzzer whose files all fail at the first byte would prove nothing.
-    assert found.admitted > 50
+    assert found.admitted > 30
     assert len(found.rules) > 25
 
 
