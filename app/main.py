@@ -8,8 +8,22 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import artifacts, catalogue, datasets, events, files, jobs, problems, service, teachers, uploads
+from app.api import (
+    administration,
+    artifacts,
+    catalogue,
+    datasets,
+    events,
+    files,
+    jobs,
+    problems,
+    service,
+    teachers,
+    uploads,
+)
+from app.api.access import Access
 from app.api.front import Front
+from app.api.keyring import Keyring
 from app.api.parameters import RefuseUnknown
 from app.api.strict import StrictBody
 from app.outbox import Outbox
@@ -40,13 +54,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.storage = Storage(settings.resolved_data_dir)
     app.state.outbox = Outbox()
-    for router in (files, uploads, teachers, datasets, jobs, events, artifacts, catalogue, service):
+    app.state.keyring = Keyring()
+    routers = (
+        files,
+        uploads,
+        teachers,
+        datasets,
+        jobs,
+        events,
+        artifacts,
+        catalogue,
+        service,
+        administration,
+    )
+    for router in routers:
         app.include_router(router.router)
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(
         StrictBody, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes
     )
+    app.add_middleware(Access, settings=settings, keyring=app.state.keyring)
     app.add_middleware(Front)
     return app
 

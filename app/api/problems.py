@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from app.errors import Problem
+from app.errors import Problem, database_unavailable
 from app.spec.networks import Preprocessing, Student
 from app.spec.steps import STEPS
 
@@ -174,9 +174,7 @@ def _allowed(request: Request) -> list[str]:
 
 async def _database(request: Request, exc: Exception) -> Response:
     log.error("request %s: the database does not answer: %s", request.state.request_id, exc)
-    detail = "The database does not answer. Nothing was changed: try again."
-    problem = Problem(503, "DATABASE_UNAVAILABLE", detail, retryable=True, headers={"Retry-After": "2"})
-    return problem_response(request, problem)
+    return problem_response(request, database_unavailable())
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

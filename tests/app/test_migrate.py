@@ -35,7 +35,9 @@ def test_upgrading_again_changes_nothing(empty_database: str) -> None:
     upgrade(empty_database)
     engine = db.connect(empty_database)
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO files VALUES ('file_1', 'a.pt', '00', 5000000000, 1, 1)"))
+        connection.execute(
+            text("INSERT INTO files VALUES ('file_1', 'a.pt', '00', 5000000000, 1, 1, 'ten_default')")
+        )
     upgrade(empty_database)
     with engine.begin() as connection:
         assert connection.scalar(text("SELECT size_bytes FROM files")) == 5_000_000_000
