@@ -236,9 +236,11 @@ class Wire(H11Protocol):
             self.transport.close()
             return
         self.transport.write(self._answer(problem))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
         self._start_clock(self.linger_seconds, self._abort)
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has gone already
+            self.transport.abort()
 
     def _answer(self, problem: Problem) -> bytes:
         request_id = f"req_{secrets.token_hex(12)}"
