@@ -6,6 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DATA   ?=
+# Test processes: one a core, four at most (each imports torch). TESTS=0 for one after the other.
+TESTS  ?= auto
 
 # With both cores busy, spinning OpenMP threads halve the speed of two processes; passive waiting costs nothing when quiet.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -31,7 +33,7 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(TESTS) --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	@echo "==> Checking format, lint, types, import contracts, catalogue"

@@ -62,12 +62,9 @@ def find_file(session: Session, name: str) -> File:
 
 
 def size_of_file(session: Session, name: str | None) -> int:
-    """Bytes of the file of this name; 0 when there is none."""
-    return session.scalar(select(File.size_bytes).where(File.name == name)) or 0
-
-
-def size_of_largest_file(session: Session) -> int:
-    return session.scalar(select(func.max(File.size_bytes))) or 0
+    """Bytes of the file of this name, of the largest for None; 0 when there is none."""
+    largest = select(func.max(File.size_bytes))
+    return session.scalar(largest if name is None else largest.where(File.name == name)) or 0
 
 
 def save_file(session: Session, *, name: str, sha256: str, size_bytes: int) -> tuple[File, bool]:

@@ -2,6 +2,7 @@
 
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
 
     max_file_bytes: int = Field(4 << 30, description="Largest upload.")
     max_body_bytes: int = Field(256 << 10, description="Largest JSON body.")
+    head_seconds: float = Field(10.0, gt=0, description="A request's head has arrived by then.")
+    body_seconds: float = Field(30.0, gt=0, description="A JSON body has arrived by then.")
+    silent_seconds: float = Field(
+        60.0, gt=0, description="A body that does not come, or an answer that is not read, for so long ends."
+    )
+    min_bytes_per_second: int = Field(1024, ge=0, description="The slowest upload and download we wait for.")
     upload_expiry_seconds: float = Field(
         24 * 3600.0, description="An unfinished resumable upload is dropped then."
     )
@@ -53,6 +60,10 @@ class Settings(BaseSettings):
     )
     inspect_wait_seconds: float = Field(
         60.0, description="How long POST teachers/datasets waits for the verdict."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG: every request; INFO: those refused or slow."
     )
     num_threads: int = Field(0, ge=0, description="Torch threads of one trainer; 0: one per core.")
     trainer_memory_bytes: int = Field(0, ge=0, description="Address-space limit of inspections; 0: none.")

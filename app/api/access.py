@@ -16,10 +16,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import keys
-from app.api.bodies import declared_length
 from app.api.buckets import Buckets
 from app.api.keyring import Keyring, Opened
-from app.api.room import refuse_form_without_room
 from app.errors import Problem, database_unavailable
 from app.settings import Settings
 from app.tenancy import Caller
@@ -30,7 +28,7 @@ log = logging.getLogger(__name__)
 FAILURES_PER_MINUTE = 60
 """Wrong keys of one address. Nobody guesses 160 bits; this is so that trying costs us little."""
 
-_OPEN = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/v1/tools/[^/]*")
+_OPEN = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs(/[^/]*)?|/v1/tools/[^/]*")
 _ADMINISTRATION = re.compile(r"/v1/(keys|audit)(/.*)?")
 _READS = ("GET", "HEAD")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="fewbytes"'}
@@ -52,12 +50,7 @@ class Access:
         if scope["type"] == "http" and not _OPEN.fullmatch(scope["path"]):
             request = Request(scope)
             try:
-                request.state.caller = caller = await self._caller(request)
-                if scope["path"] == "/v1/files" and scope["method"] == "POST":
-                    # A form is spooled whole before its router runs.
-                    await run_in_threadpool(
-                        refuse_form_without_room, caller, declared_length(request), self._settings
-                    )
+                request.state.caller = await self._caller(request)
             except Problem as problem:
                 _say(request, problem)
                 raise
@@ -107,6 +100,7 @@ class Access:
             raise _too_many(f"{most} requests a minute are taken. Try again in {seconds} s.", seconds)
 
     def _caller_of(self, request: Request, tenant_id: str, scope: str, key_id: str | None) -> Caller:
+        request.state.tenant, request.state.key_id = tenant_id, key_id  # for the log
         return Caller(
             tenant_id=tenant_id,
             scope=scope,
@@ -203,12 +197,6 @@ def _too_many(detail: str, seconds: int) -> Problem:
 
 
 def _say(request: Request, problem: Problem) -> None:
-    """Who was turned away. The key is not written down, not even a part of it."""
-    log.warning(
-        "denied: %s %s of %r from %s, request %s",
-        problem.code,
-        request.method,
-        request.scope["path"][:200],
-        _address(request),
-        request.state.request_id,
-    )
+    """Who was turned away, and from where. The key is not written down, not even a part of it."""
+    fields = {"code": problem.code, "request_id": request.state.request_id, "address": _address(request)}
+    log.warning("denied", extra=fields)

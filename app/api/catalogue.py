@@ -3,7 +3,7 @@
 import inspect
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
@@ -23,11 +23,14 @@ router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 
 class ArchitectureView(BaseModel):
-    """A catalogue entry; `table` is the layer table for the classes, size and options that were asked for."""
+    """A catalogue entry; `table` is the layer table for the classes, size and options that were asked for.
+
+    `table` is null, with 202, until a worker has built the network.
+    """
 
     architecture: dict[str, Any]
     query: dict[str, Any]
-    table: dict[str, Any]
+    table: dict[str, Any] | None
 
 
 class StepView(BaseModel):
@@ -46,11 +49,13 @@ def list_architectures() -> Page[dict[str, Any]]:
 @router.get(
     "/architectures/{name:path}",
     response_model=ArchitectureView,
+    responses={202: {"model": ArchitectureView, "description": "No worker has built it yet: ask again."}},
     openapi_extra=family("option.", "An option of the architecture: `option.width_mult=0.5`."),
 )
 async def get_architecture(
     name: Annotated[str, Path(max_length=100)],
     request: Request,
+    response: Response,
     caller: CurrentCaller,
     settings: CurrentSettings,
     outbox: CurrentOutbox,
@@ -75,11 +80,10 @@ async def get_architecture(
             422, "INSPECTION_CANCELLED", "The inspection was cancelled. Ask again.", retryable=True
         )
         raise Rejected(job.error or cancelled.body(), f"/v1/jobs/{job.id}")
-    detail = (
-        f"No worker has built this network within {seconds:g} s. GET /v1/workers shows who is "
-        "there; ask again later."
-    )
-    raise Problem(503, "NO_WORKER", detail, retryable=True, headers={"Retry-After": "5"})
+    # GET /v1/workers shows whether there is anybody to build it.
+    response.status_code = 202
+    response.headers["Retry-After"] = "5"
+    return ArchitectureView(architecture=entry, query=query.model_dump(), table=None)
 
 
 def _query(

@@ -104,7 +104,6 @@ def _ended(found: Snapshot) -> bool:
 
 def _answer(found: Snapshot, response: Response) -> JobView:
     response.headers["ETag"] = found.etag
-    response.headers["Cache-Control"] = "no-cache"
     if not _ended(found):
         response.headers["Retry-After"] = "2"
     return job_view(found.job, found.attempts, found.position)

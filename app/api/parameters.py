@@ -16,6 +16,7 @@ from app.errors import Problem
 from app.resources import Cursor
 
 T = TypeVar("T")
+_MAX_OF_FAMILY = 32
 
 PageSize = Annotated[int, Query(ge=1, le=200)]
 PageToken = Annotated[str | None, Query(max_length=500, description="`next_page_token` of the page before.")]
@@ -64,11 +65,15 @@ RefuseUnknown = Depends(refuse_unknown)
 
 
 def values_of_family(request: Request, prefix: str) -> dict[str, str]:
-    return {
+    """Problem 400 beyond 32 of them: each is a condition of a query, and databases take only so many."""
+    values = {
         name.removeprefix(prefix): value
         for name, value in request.query_params.multi_items()
         if name.startswith(prefix)
     }
+    if len(values) > _MAX_OF_FAMILY:
+        raise _invalid(f"{prefix}NAME", f"It is given {len(values)} times; {_MAX_OF_FAMILY} are taken.")
+    return values
 
 
 def _invalid(parameter: str, detail: str) -> Problem:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app.api.headers import protect
 from app.errors import Problem, database_unavailable
 from app.spec.networks import Preprocessing, Student
 from app.spec.steps import STEPS
@@ -55,7 +56,10 @@ class ProblemBody(BaseModel):
 
 def problem_response(request: Request, problem: Problem) -> ProblemResponse:
     """The problem as an answer to this request."""
-    body = {"instance": request.url.path[:_MAX_TEXT], "request_id": request.state.request_id} | problem.body()
+    body = {
+        "instance": request.scope["path"][:_MAX_TEXT],
+        "request_id": request.state.request_id,
+    } | problem.body()
     return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
 
 
@@ -189,8 +193,7 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
     )
     response = problem_response(request, Problem(500, "INTERNAL", detail, retryable=True))
     # This handler runs outside of the middleware that gives every other answer its headers.
-    response.headers["X-Request-Id"] = request.state.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    protect(response.headers, request.state.request_id)
     return response
 
 

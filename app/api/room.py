@@ -7,9 +7,6 @@ from app.errors import Problem
 from app.settings import Settings
 from app.tenancy import Caller
 
-FORM_OVERHEAD_BYTES = 64 << 10
-"""What a form has around its file, at most."""
-
 
 @dataclass(frozen=True)
 class BodyLimit:
@@ -20,11 +17,16 @@ class BodyLimit:
 
 
 def room_for(
-    caller: Caller, declared_bytes: int | None, settings: Settings, *, name: str | None = None
+    caller: Caller,
+    declared_bytes: int | None,
+    settings: Settings,
+    *,
+    name: str | None,
 ) -> BodyLimit:
     """The limit for a body that says to be so long. Problem 403 QUOTA_EXCEEDED when it has no room as it is.
 
-    `name`: of the file that it will replace, if there is one, whose room it may have.
+    `name`: of the file that it will replace, if there is one, whose room it may have. None: nobody knows yet, so it
+    may be the largest; what is stored in the end is checked again under its name.
     """
     with caller.reading() as session:
         most = tenants.limits(session, caller.tenant_id).max_bytes
@@ -40,15 +42,3 @@ def room_for(
         if room < settings.max_file_bytes
         else BodyLimit(settings.max_file_bytes, None)
     )
-
-
-def refuse_form_without_room(caller: Caller, declared_bytes: int | None, settings: Settings) -> None:
-    """Problem 403 QUOTA_EXCEEDED for a form that cannot have room, whichever file it replaces.
-
-    Its name is not known yet, so the router looks again.
-    """
-    with caller.reading() as session:
-        if not tenants.limits(session, caller.tenant_id).max_bytes:
-            return
-        replaced = resources.size_of_largest_file(session)
-    room_for(caller, (declared_bytes or 0) - FORM_OVERHEAD_BYTES - replaced, settings)

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from app import resources, tables
 from app.api.bodies import blocks, content_digest, declared_length, verify
 from app.api.context import CurrentCaller, CurrentSettings, CurrentStorage
+from app.api.threads import with_file
 from app.api.views import FileView, UploadView, file_view, upload_view
 from app.errors import Problem
 from app.settings import Settings
@@ -135,7 +136,7 @@ async def put_upload(
         offset = await _append(part, upload, start, stop, request)
         if offset < upload.size_bytes:
             return Response(status_code=204, headers={"Upload-Offset": str(offset)})
-        finished, new = await run_in_threadpool(_finish, caller, upload, settings, storage)
+        finished, new = await with_file(_finish, caller, upload, settings, storage)
     return _complete(finished, new=new)
 
 
@@ -162,7 +163,7 @@ def _range(request: Request, size_bytes: int) -> tuple[int, int]:
     if total not in ("*", str(size_bytes)):
         detail = f"This upload has {size_bytes} bytes, not those of Content-Range. Is it another file?"
         raise Problem(400, "INVALID_RANGE", detail)
-    length = declared_length(request)
+    length = declared_length(request.headers)
     if not first <= last < size_bytes or (length is not None and length != last - first + 1):
         detail = f"Content-Range must lie within 0-{size_bytes - 1} and be as long as the body."
         raise Problem(400, "INVALID_RANGE", detail)
@@ -174,7 +175,7 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
     offset = part.tell()
     if offset != start:  # somebody appended between our look and our lock
         raise _wrong_offset(offset, upload.size_bytes)
-    wanted = content_digest(request)
+    wanted = content_digest(request.headers)
     digest = hashlib.sha256()
     async for block in blocks(request):
         if offset + len(block) > stop:
@@ -182,7 +183,7 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
                 400, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end."
             )
         digest.update(block)
-        await run_in_threadpool(part.write, block)
+        await with_file(part.write, block)
         offset += len(block)
     part.flush()
     try:

@@ -15,6 +15,7 @@ import uvicorn
 from sqlalchemy import select
 
 from app import architectures, jobs, resources
+from app.api import server
 from app.db import reading, transaction
 from app.errors import Problem
 from app.main import create_app
@@ -236,11 +237,11 @@ def _serve(settings: Settings) -> Iterator[Service]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        config = server.config(create_app(settings), settings, timeout_graceful_shutdown=1)
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        while not server.started:
+        while not running.started:
             time.sleep(0.005)
         worker = FakeWorker(Storage(settings.resolved_data_dir))
         worker.know(names=["cat", "dog"])
@@ -248,5 +249,5 @@ def _serve(settings: Settings) -> Iterator[Service]:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
             yield Service(client, worker, settings, port)
         worker.stop()
-        server.should_exit = True
+        running.should_exit = True
         thread.join()
