@@ -16,8 +16,10 @@ _MAX_LENGTH = 1000
 
 
 def checked_name(name: str, limits: Limits) -> str:
-    """The name in NFC with `/` between parts; empty for the archive's own top folder, ".". Raises Problem ARCHIVE_UNSAFE where it could mean another place
-    than it says."""
+    """The name in NFC with `/` between parts; empty for the archive's own top folder, ".".
+
+    Raises Problem ARCHIVE_UNSAFE where it could mean another place than it says.
+    """
     shown = ascii(name[:200])
     try:
         name.encode("utf-8")

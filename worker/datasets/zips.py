@@ -57,7 +57,7 @@ def zip_entries(file: IO[bytes], limits: Limits) -> Iterator[Entry]:
 class _Directory(NamedTuple):
     offset: int
     size: int
-    count: int
+    num_members: int
 
 
 def _find_directory(file: IO[bytes], size: int) -> _Directory:
@@ -113,8 +113,8 @@ def _check_directory(file: IO[bytes], directory: _Directory, limits: Limits) -> 
             raise unsafe(f"It holds more members than the at most {limits.max_members} that are read.")
         at += _ENTRY.size + fields[10] + fields[11] + fields[12]
     # Programs without zip64 write the count modulo 65536.
-    if at != len(data) or (count & 0xFFFF) != (directory.count & 0xFFFF):
-        raise zipfile.BadZipFile(f"its directory holds {count} members and says {directory.count}")
+    if at != len(data) or (count & 0xFFFF) != (directory.num_members & 0xFFFF):
+        raise zipfile.BadZipFile(f"its directory holds {count} members and says {directory.num_members}")
 
 
 def _check_places(infos: list[zipfile.ZipInfo], directory_offset: int) -> None:
