@@ -238,6 +238,7 @@ def settle(session: Session, job_spec: dict[str, Any], outcome: dict[str, Any] |
 
 def settle_teacher(teacher: Teacher, result: dict[str, Any]) -> None:
     teacher.artifact_sha256 = result["artifact_sha256"]
+    teacher.tensors_sha256 = result.get("tensors_sha256")
     _accept(teacher, result["report"])
 
 

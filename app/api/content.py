@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
@@ -11,6 +12,16 @@ from starlette.responses import StreamingResponse
 from app.errors import Problem
 
 _BLOCK_BYTES = 256 << 10
+
+_BYTES: dict[str, Any] = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+}
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: _BYTES,
+    206: _BYTES | {"description": "The range asked for."},
+    304: {"description": "Unchanged."},
+}
+"""For the OpenAPI of a route that answers with `content_response`."""
 
 
 def content_response(
