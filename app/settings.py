@@ -52,6 +52,21 @@ class Settings(BaseSettings):
         16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
     )
 
+    trainer_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="What a trainer on the CPU may take; 0: no limit. Not on CUDA, whose driver maps far more than it uses.",
+    )
+    max_job_macs: float = Field(
+        1e21,
+        ge=0,
+        description="Estimated multiply-adds of one job, all seeds together; 0: no limit. "
+        "1e21 are two months of one H100 at full speed.",
+    )
+    max_job_seconds: float = Field(
+        30 * 86400.0, gt=0, description="Longest run of one job; it is the deadline of jobs that name none."
+    )
+
     @cached_property
     def resolved_data_dir(self) -> Path:
         return self.data_dir.resolve()

@@ -142,7 +142,7 @@ class _Watch:
         elif last.get("type") == "error" and self.asked is None:
             outcome, verb = "failed", verdicts.fail(self.claim, verdicts.problem_of(last))
         elif ended.reason == "deadline":
-            problem = verdicts.deadline_exceeded(self.claim.spec["deadline_seconds"])
+            problem = verdicts.deadline_exceeded(self.order["asked_seconds"])
             outcome, verb = "failed", verdicts.fail(self.claim, problem)
         elif self.lease.cancelling.is_set():
             outcome, verb = "cancelled", verdicts.finish_cancel(self.claim, self.order, last)
