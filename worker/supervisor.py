@@ -159,9 +159,8 @@ class _Watch:
 
     def _lost(self, ended: _Exit) -> tuple[str, Verb]:
         detail = ended.reason or _death(ended.code)
-        if self.claim.kind == "inspect" and (
-            problem := verdicts.killed_by_its_limits(ended.code, self.order)
-        ):
+        verdict = verdicts.killed_by_its_limits if self.claim.kind == "inspect" else verdicts.starved
+        if problem := verdict(ended.code, self.order):
             return "failed", verdicts.fail(self.claim, problem)
         self.notebook.add({"type": "log", "level": "error", "message": f"The trainer {detail}."})
         return "trainer_lost", verdicts.release(self.claim, outcome="trainer_lost", counts=True)
