@@ -66,21 +66,37 @@ def _compress(session: Session, claim: Claim) -> dict[str, Any]:
         "device": spec.device,
         "checkpoint_seconds": settings().checkpoint_seconds,
         "cancel_grace_seconds": settings().cancel_grace_seconds,
-        "deadline_seconds": _seconds_left(session, claim, spec),
+        "deadline_seconds": _seconds_left(session, claim, _deadline(spec)),
+        "asked_seconds": _deadline(spec),
+        "limits": _trainer_limits(spec),
         "teachers": [_teacher_of_job(session, ident) for ident in spec.teachers],
         "data": _data_of_job(session, spec.dataset),
     }
 
 
-def _seconds_left(session: Session, claim: Claim, spec: JobSpec) -> float | None:
+def _deadline(spec: JobSpec) -> float:
+    """Seconds from the first start. Jobs that were queued before the limit was lowered have it too."""
+    most = settings().max_job_seconds
+    return most if spec.deadline_seconds is None else min(spec.deadline_seconds, most)
+
+
+def _seconds_left(session: Session, claim: Claim, deadline_seconds: float) -> float:
     """Counted from the first start, so that a job which crashes does not get its time again.
 
     At least a moment.
     """
-    if spec.deadline_seconds is None:
-        return None
     started_at, now = session.execute(select(Job.started_at, db_now()).where(Job.id == claim.job_id)).one()
-    return float(max(0.001, spec.deadline_seconds - (now - (started_at or now))))
+    return float(max(0.001, deadline_seconds - (now - (started_at or now))))
+
+
+def has_gpu() -> bool:
+    """Whether a trainer here would compute on CUDA, as far as a process without torch can tell."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+
+
+def _trainer_limits(spec: JobSpec) -> dict[str, int]:
+    on_cpu = spec.device == "cpu" or not has_gpu()
+    return {"memory_bytes": settings().trainer_memory_bytes if on_cpu else 0}
 
 
 def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import torch
 from app.errors import Problem
 from app.spec.base import Split
 from models.load_artifact import resize_and_crop
-from worker.datasets.build import split_digest
 from worker.datasets.images import open_image, quiet_pillow
+from worker.datasets.report import split_digest
 
 _Rows = list[dict[str, Any]]
 

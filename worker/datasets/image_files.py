@@ -1,0 +1,125 @@
+"""What an image file costs to decode, read from its structure before any decoder sees it.
+
+A decoder's time grows with pixels times scans (JPEG), and Pillow walks over chunks and segments in Python. So both
+are bounded here, and no clock is needed: the same file has the same verdict on every machine.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+
+# Ordinary progressive files have 10 scans, carefully packed ones up to some twenty.
+MAX_SCANS = 100
+MAX_SCANNED_PIXELS = 500_000_000
+MAX_PARTS = 50_000
+"""Chunks or segments. 64 MiB in PNG chunks of 4 KB are 16,000; Pillow needs about 10 µs for each."""
+MAX_RLE_PIXELS = 4_000_000
+"""Pillow unpacks run-length coded BMP in Python."""
+
+# Within the coded data FF00 is a byte FF, FFD0 to FFD7 are restarts, FFFF is filling.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKERS_ALONE = {0x01, *range(0xD0, 0xD8)}
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_BMP_RLE = (1, 2)
+
+
+class BadImageError(Exception):
+    """Why a file cannot be used as an image, in words for its owner."""
+
+
+def check_structure(data: bytes) -> Callable[[int, int], None]:
+    """Walk over the file's parts. Returns a check of width and height that the decoder must pass before it
+    decodes. Raises BadImageError."""
+    if data.startswith(b"\xff\xd8"):
+        num_scans = _count_scans(data)
+        return lambda width, height: _check_scans(num_scans, width * height)
+    if data.startswith(b"\x89PNG"):
+        _check_png(data)
+    elif data.startswith(b"RIFF"):
+        _check_webp(data)
+    elif data.startswith(b"BM") and int.from_bytes(data[30:34], "little") in _BMP_RLE:
+        return _check_rle
+    return lambda width, height: None
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the header, https://developers.google.com/speed/webp/docs/riff_container."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        raise BadImageError("is a WebP file cut off in its header")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    raise BadImageError("is a WebP file of an unknown kind")
+
+
+def _count_scans(data: bytes) -> int:
+    """The scans of a JPEG, up to its end; what comes behind (a second view, a film) is no part of it.
+
+    Where the structure is broken it is the decoder's turn to say so.
+    """
+    at, scans = 2, 0
+    for _ in range(MAX_PARTS):
+        match = _NEXT_MARKER.search(data, at)
+        if match is None:
+            return scans
+        if match.start() - at > MAX_PARTS and not scans:
+            raise BadImageError(f"has {match.start() - at} bytes of filling in its header")
+        marker, at = data[match.start() + 1], match.end()
+        if marker == _EOI:
+            return scans
+        if marker == _SOI or marker in _MARKERS_ALONE:
+            continue
+        if marker == _SOS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise BadImageError(f"has more than {MAX_SCANS} scans: save it again as a baseline JPEG")
+        at += int.from_bytes(data[at : at + 2], "big")
+    raise BadImageError(f"has more than {MAX_PARTS} segments")
+
+
+def _check_scans(num_scans: int, num_pixels: int) -> None:
+    if num_scans * num_pixels > MAX_SCANNED_PIXELS:
+        raise BadImageError(
+            f"has {num_scans} scans of {num_pixels} pixels, and at most {MAX_SCANNED_PIXELS} are decoded: "
+            "save it again as a baseline JPEG"
+        )
+
+
+def _check_png(data: bytes) -> None:
+    at = 8
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            return
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IEND":
+            return
+        if kind == b"acTL" and int.from_bytes(data[at + 8 : at + 12], "big") > 1:
+            raise BadImageError("is an animation: save the one frame that shows the class")
+        at += 12 + length
+    raise BadImageError(f"has more than {MAX_PARTS} chunks")
+
+
+def _check_webp(data: bytes) -> None:
+    at, frames = 12, 0
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            return
+        kind, length = struct.unpack_from("<4sI", data, at)
+        frames += kind == b"ANMF"
+        if frames > 1:
+            raise BadImageError("is an animation: save the one frame that shows the class")
+        at += 8 + length + length % 2
+    raise BadImageError(f"has more than {MAX_PARTS} chunks")
+
+
+def _check_rle(width: int, height: int) -> None:
+    if width * height > MAX_RLE_PIXELS:
+        raise BadImageError(
+            f"is a run-length coded BMP of {width}x{height} pixels, and at most {MAX_RLE_PIXELS:,} are read: "
+            "save it as PNG"
+        )
