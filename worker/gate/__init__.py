@@ -106,5 +106,5 @@ def _source(opened: contextlib.ExitStack, path: Path, limits: Limits) -> _Source
     raise foreign.refusal(head, file_bytes)
 
 
-def _nothing_outside(storage: Storage) -> NoReturn:
+def _nothing_outside(storage: Storage, first: int) -> NoReturn:
     raise AssertionError("a bare pickle holds its numbers itself")

@@ -62,9 +62,9 @@ class Legacy:
     offsets: dict[str, int]
     file: BinaryIO
 
-    def open(self, storage: Storage) -> AbstractContextManager[BinaryIO]:
-        """The file, at the storage's first byte."""
-        self.file.seek(self.offsets[storage.key])
+    def open(self, storage: Storage, first: int) -> AbstractContextManager[BinaryIO]:
+        """The file, at the storage's byte `first`."""
+        self.file.seek(self.offsets[storage.key] + first)
         return nullcontext(self.file)
 
 
