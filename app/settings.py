@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     trainer_memory_bytes: int = Field(
         0,
         ge=0,
-        description="What a trainer on the CPU may take, decoded images of its data set included; 0: no limit, else at least "
+        description="What a trainer on the CPU may take, decoded images included; 0: no limit, else at least "
         "1 GiB, which PyTorch alone needs. Not on CUDA, whose driver maps far more than it uses.",
     )
     max_job_macs: float = Field(

@@ -6,6 +6,7 @@ are bounded here, and no clock is needed: the same file has the same verdict on 
 
 import re
 import struct
+import zlib
 from collections.abc import Callable
 
 # Ordinary progressive files have 10 scans, carefully packed ones up to some twenty.
@@ -21,6 +22,8 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MARKERS_ALONE = {0x01, *range(0xD0, 0xD8)}
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _BMP_RLE = (1, 2)
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row, and the steps, of an interlaced PNG's seven passes."""
 
 
 class BadImageError(Exception):
@@ -34,8 +37,9 @@ def check_structure(data: bytes) -> Callable[[int, int], None]:
         num_scans = _count_scans(data)
         return lambda width, height: _check_scans(num_scans, width * height)
     if data.startswith(b"\x89PNG"):
-        _check_png(data)
-    elif data.startswith(b"RIFF"):
+        coded = _png_pixels(data)
+        return lambda width, height: _check_rows(data[24:29], coded, width, height)
+    if data.startswith(b"RIFF"):
         _check_webp(data)
     elif data.startswith(b"BM") and int.from_bytes(data[30:34], "little") in _BMP_RLE:
         return _check_rle
@@ -90,18 +94,45 @@ def _check_scans(num_scans: int, num_pixels: int) -> None:
         )
 
 
-def _check_png(data: bytes) -> None:
-    at = 8
+def _png_pixels(data: bytes) -> list[memoryview]:
+    """The coded pixels of a PNG, chunk by chunk."""
+    at, found = 8, []
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
-            return
+            return found
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"IEND":
-            return
-        if kind == b"acTL" and int.from_bytes(data[at + 8 : at + 12], "big") > 1:
+            return found
+        if kind == b"IDAT":
+            found.append(memoryview(data)[at + 8 : at + 8 + length])
+        elif kind == b"acTL" and int.from_bytes(data[at + 8 : at + 12], "big") > 1:
             raise BadImageError("is an animation: save the one frame that shows the class")
         at += 12 + length
     raise BadImageError(f"has more than {MAX_PARTS} chunks")
+
+
+def _check_rows(form: bytes, coded: list[memoryview], width: int, height: int) -> None:
+    """Pillow takes pixels that end early, and leaves the rest black. `form`: the end of the header, from the depth on."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(form[1] if len(form) == 5 else -1)
+    if channels is None:
+        return  # the decoder says why not
+    passes = _ADAM7 if form[4] else ((0, 0, 1, 1),)
+    missing = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            missing += rows * (1 + (columns * channels * form[0] + 7) // 8)
+    unpacker = zlib.decompressobj()
+    for part in coded:
+        packed: bytes | memoryview = part
+        while packed and missing > 0 and not unpacker.eof:
+            try:
+                missing -= len(unpacker.decompress(packed, 1 << 20))
+            except zlib.error:
+                return
+            packed = unpacker.unconsumed_tail
+    if missing > 0:
+        raise BadImageError("is cut off: it holds fewer pixels than it says")
 
 
 def _check_webp(data: bytes) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from worker.datasets.entries import printable
 from worker.datasets.image_files import BadImageError, check_structure, webp_size
@@ -68,6 +68,10 @@ def check_image(data: bytes) -> Size:
             width, height = image.size
     except (BadImageError, MemoryError):  # too little memory says nothing about the image
         raise
+    except Image.DecompressionBombError:  # Pillow's limit comes first where it is met on opening
+        raise BadImageError(f"has far more than {MAX_PIXELS:,} pixels: scale it down") from None
+    except UnidentifiedImageError:  # whose text holds an address
+        raise BadImageError("cannot be decoded (its header is damaged)") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers stumble over
         reason = printable(f"{type(error).__name__}: {str(error)[:120]}")
         raise BadImageError(f"cannot be decoded ({reason})") from error
