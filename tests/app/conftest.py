@@ -224,16 +224,16 @@ def service_settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(database: str, service_settings: Settings) -> Iterator[Service]:
     """The API on both databases, with a worker that accepts everything with the classes cat and dog."""
-    yield from _serve(service_settings)
+    yield from serve(service_settings)
 
 
 @pytest.fixture
 def sqlite_service(sqlite_database: str, service_settings: Settings) -> Iterator[Service]:
     """The same on SQLite alone, for what no database can change."""
-    yield from _serve(service_settings)
+    yield from serve(service_settings)
 
 
-def _serve(settings: Settings) -> Iterator[Service]:
+def serve(settings: Settings) -> Iterator[Service]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -246,8 +246,10 @@ def _serve(settings: Settings) -> Iterator[Service]:
         worker = FakeWorker(Storage(settings.resolved_data_dir))
         worker.know(names=["cat", "dog"])
         worker.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield Service(client, worker, settings, port)
-        worker.stop()
-        running.should_exit = True
-        thread.join()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+                yield Service(client, worker, settings, port)
+        finally:
+            worker.stop()
+            running.should_exit = True
+            thread.join()
