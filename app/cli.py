@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from app.cli_tenants import keys_app, tenants_app
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
 from app.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+app.add_typer(keys_app, name="keys")
+app.add_typer(tenants_app, name="tenants")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.api import (
+    administration,
     artifacts,
     catalogue,
     datasets,
@@ -21,7 +22,9 @@ from app.api import (
     teachers,
     uploads,
 )
+from app.api.access import Access
 from app.api.front import Front
+from app.api.keyring import Keyring
 from app.api.parameters import RefuseUnknown
 from app.api.strict import StrictBody
 from app.api.threads import limit_database_threads
@@ -55,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.storage = Storage(settings.resolved_data_dir)
     app.state.outbox = Outbox()
+    app.state.keyring = Keyring()
     for router in (
         files,
         uploads,
@@ -65,12 +69,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         artifacts,
         catalogue,
         service,
+        administration,
         documentation,
     ):
         app.include_router(router.router)
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(StrictBody, settings=settings)
+    app.add_middleware(Access, settings=settings, keyring=app.state.keyring)
     app.add_middleware(Front)
     return app
 

@@ -36,6 +36,13 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Training progress at risk when a trainer dies."
     )
 
+    # What one tenant may have, unless it has limits of its own (`fewbytes tenants set`); 0: no limit.
+    tenant_max_bytes: int = Field(0, ge=0, description="Bytes that one tenant may store.")
+    tenant_max_files: int = Field(10_000, ge=0, description="Files that one tenant may have.")
+    tenant_max_queued_jobs: int = Field(10_000, ge=0, description="Jobs of one tenant that may wait.")
+    tenant_max_running_jobs: int = Field(0, ge=0, description="Jobs of one tenant that run at once.")
+    requests_per_minute: int = Field(6000, ge=0, description="Of one key, in each API process; 0: no limit.")
+
     max_file_bytes: int = Field(4 << 30, description="Largest upload.")
     max_body_bytes: int = Field(256 << 10, description="Largest JSON body.")
     head_seconds: float = Field(10.0, gt=0, description="A request's head has arrived by then.")

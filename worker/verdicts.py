@@ -151,10 +151,11 @@ def _naming_the_artifact(result: dict[str, Any], artifacts: list[NewArtifact]) -
 
 
 def _with_stored_files(order: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
-    """An inspection's result; for each of its `files` {"artifact": name} the digest as "artifact_sha256"."""
+    """An inspection's result; for each of its `files` {"artifact": name} also "artifact_sha256", "…_size_bytes"."""
     result: dict[str, Any] = dict(last["result"])
     for key, name in last.get("files", {}).items():
-        result[f"{key}_sha256"] = _store(order, name)[0] if name is not None else None
+        stored = _store(order, name) if name is not None else (None, None)
+        result[f"{key}_sha256"], result[f"{key}_size_bytes"] = stored
     return result
 
 

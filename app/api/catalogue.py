@@ -8,16 +8,16 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app import architectures, reads, resources
-from app.api.context import CurrentOutbox, CurrentSettings
+from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings
 from app.api.inspected import Rejected
 from app.api.parameters import family, values_of_family
 from app.api.views import Page
 from app.api.waiting import Prefer, preferred_seconds, until
-from app.db import reading, transaction
 from app.errors import Problem
 from app.spec.resources import ArchitectureQuery
 from app.spec.steps import STEPS
 from app.tables import SUCCEEDED, TERMINAL, Job
+from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -58,6 +58,7 @@ async def get_architecture(
     name: Annotated[str, Path(max_length=100, examples=["student_net"])],
     request: Request,
     response: Response,
+    caller: CurrentCaller,
     settings: CurrentSettings,
     outbox: CurrentOutbox,
     num_classes: Annotated[int | None, Query(ge=1, le=100_000)] = None,
@@ -70,10 +71,10 @@ async def get_architecture(
     """
     entry = architectures.find(name)
     query = _query(entry, num_classes, image_size, values_of_family(request, "option."))
-    job = await run_in_threadpool(_known_or_new, query)
+    job = await run_in_threadpool(_known_or_new, caller, query)
     outbox.wake()
     seconds = preferred_seconds(prefer, settings.inspect_wait_seconds)
-    job = await until(lambda: _read(job.id), lambda job: job.state in TERMINAL, seconds)
+    job = await until(lambda: _read(caller, job.id), lambda job: job.state in TERMINAL, seconds)
     if job.state == SUCCEEDED:
         return ArchitectureView(architecture=entry, query=query.model_dump(), table=job.result or {})
     if job.state in TERMINAL:
@@ -130,17 +131,17 @@ def _typed(text: str, option: dict[str, Any]) -> int | float | bool | str:
         return text[:100]
 
 
-def _known_or_new(query: ArchitectureQuery) -> Job:
-    with reading() as session:
+def _known_or_new(caller: Caller, query: ArchitectureQuery) -> Job:
+    with caller.reading() as session:
         job = resources.known_architecture(session, query)
     if job is None:
-        with transaction() as session:
+        with caller.transaction() as session:
             job = resources.inspect_architecture(session, query)
     return job
 
 
-def _read(job_id: str) -> Job:
-    with reading() as session:
+def _read(caller: Caller, job_id: str) -> Job:
+    with caller.reading() as session:
         return reads.find_job(session, job_id)
 
 

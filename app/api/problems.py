@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.headers import protect
-from app.errors import Problem
+from app.errors import Problem, database_unavailable
 from app.spec.networks import Preprocessing, Student
 from app.spec.steps import STEPS
 
@@ -178,9 +178,7 @@ def _allowed(request: Request) -> list[str]:
 
 async def _database(request: Request, exc: Exception) -> Response:
     log.error("request %s: the database does not answer: %s", request.state.request_id, exc)
-    detail = "The database does not answer. Nothing was changed: try again."
-    problem = Problem(503, "DATABASE_UNAVAILABLE", detail, retryable=True, headers={"Retry-After": "2"})
-    return problem_response(request, problem)
+    return problem_response(request, database_unavailable())
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

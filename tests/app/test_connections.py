@@ -16,7 +16,7 @@ from app.api import pace, server
 from app.settings import Settings
 from tests.app.conftest import Service
 
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 PUT = b"PUT /v1/files/slow HTTP/1.1\r\n" + HOST + b"Content-Length: 100000\r\n\r\n"
 POST = b"POST /v1/jobs HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
 
@@ -45,7 +45,7 @@ def download(service: Service, size: int) -> socket.socket:
     service.worker.finish(job_id, bytes(size))
     line = connect(service)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    head = f"GET /v1/jobs/{job_id}/download HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    head = f"GET /v1/jobs/{job_id}/download HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     line.sendall(head.encode())
     return line
 

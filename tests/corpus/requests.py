@@ -37,7 +37,7 @@ def _request(
 ) -> Case:
     """`line` is method and target; a body brings its Content-Length."""
     length = "" if body is None else f"Content-Length: {len(body)}\r\n"
-    head = f"{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}{length}\r\n"
+    head = f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}{length}\r\n"
     return _raw(name, head.encode("latin-1") + (body or b""), status, code)
 
 
@@ -298,7 +298,7 @@ def _headers() -> Iterator[Case]:
     yield _request("second host", get, *broken, headers="Host: evil\r\n")
     yield _raw("no host", b"GET /v1/jobs HTTP/1.1\r\n\r\n", *broken)
     host = b"GET /v1/nothing HTTP/1.1\r\nHost: [::1\r\nConnection: close\r\n\r\n"
-    yield _raw("host that is none", host, 404, "NOT_FOUND")
+    yield _raw("host that is none", host, 421, "WRONG_HOST")
     yield _request(
         "request id that is no ASCII", "GET /v1/nothing", 404, "NOT_FOUND", headers="X-Request-Id: \xff\r\n"
     )
@@ -379,7 +379,7 @@ def _framing() -> Iterator[Case]:
 
 def _methods_and_versions() -> Iterator[Case]:
     wrong = 405, "METHOD_NOT_ALLOWED"
-    host = b"Host: x\r\nConnection: close\r\n\r\n"
+    host = b"Host: localhost\r\nConnection: close\r\n\r\n"
     for method in ("TRACE", "PATCH", "CONNECT", "OPTIONS", "PROPFIND", "get", "A" * 1000):
         yield _request(f"method {method[:9]}", f"{method} /v1/jobs", *wrong)
     yield _request("put on a list", "PUT /v1/jobs", *wrong, headers=JSON, body=b"{}")
@@ -400,7 +400,7 @@ def _methods_and_versions() -> Iterator[Case]:
     yield _raw("line breaks only", b"\r\n" * 20_000, 400, "MALFORMED_REQUEST")
     ssh = b"SSH-2.0-OpenSSH_9.6\r\n"
     yield _raw("SSH", ssh + b"\r\n", 400, "MALFORMED_REQUEST")
-    ordinary = b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    ordinary = b"GET /v1/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"
     yield _raw("junk after a request", ordinary + b"\x00\x00junk\r\n\r\n", 404, "NOT_FOUND")
     socket = (
         "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"

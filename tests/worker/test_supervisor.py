@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from app import db, jobs
+from app import db, jobs, tenancy, tenants
 from app.settings import settings
 from app.storage import storage
 from app.tables import Artifact, Attempt, Event, Job, Metric
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("sqlite_database", "short_grace", "plain_or
 
 
 def submit(do: str, kind: str = "compress", **spec: Any) -> str:
-    with db.transaction() as session:
+    with tenancy.transaction(tenants.DEFAULT) as session:
         job, _ = jobs.submit(session, kind=kind, spec={"name": do, **spec})
     return job.id
 
