@@ -12,11 +12,12 @@ TESTS  ?= auto
 # With both cores busy, spinning OpenMP threads halve the speed of two processes; passive waiting costs nothing when quiet.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test check serve lock catalogue clean
+.PHONY: help demo test check fuzz serve lock catalogue clean
 help:
 	@echo "make demo             one real job, from photos to a downloaded .pt   (DATA=photos.zip for your own photos)"
 	@echo "make test             the tests, on real SQLite, PostgreSQL and Valkey servers"
 	@echo "make serve            the service for use, at http://127.0.0.1:8000   (PORT=…, DATA_DIR=…)"
+	@echo "make fuzz             240,000 damaged files, and hostile requests by the API's schema   (NUM=… files a kind)"
 	@echo "make check            format, lint, types, import contracts"
 	@echo "make lock             resolve requirements.lock anew"
 	@echo "make catalogue        write app/architectures.json anew"
@@ -34,6 +35,9 @@ demo: $(READY)
 test: $(READY)
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest --numprocesses $(TESTS) --maxprocesses 4 --dist loadfile
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(if $(NUM),--num $(NUM))
 
 check: $(READY)
 	@echo "==> Checking format, lint, types, import contracts, catalogue"
