@@ -141,6 +141,7 @@ class Teacher(Owned, Base):
     artifact_sha256: Mapped[str | None] = mapped_column(String(64))
     artifact_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     tensors_sha256: Mapped[str | None] = mapped_column(String(64))
+    tensors_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[float] = mapped_column()
