@@ -276,15 +276,17 @@ def _tar_headers() -> Iterator[Case]:
 
 def _bombs() -> Iterator[Case]:
     zeros = b"\xff\xd8\xff" + bytes(8 << 20)
-    yield _case("large: a zip member", lambda: _zip_with(Member(b"cat/bomb.jpg", zeros)), UNSAFE)
+    yield _case("large: a bomb in a zip", lambda: _zip_with(Member(b"cat/bomb.jpg", zeros)), UNSAFE)
     yield _case(
-        "large: a zip member that says it is small",
+        "large: a bomb in a zip that says it is small",
         lambda: _zip_with(Member(b"cat/bomb.jpg", zeros, size=1000)),
         UNREADABLE,
     )
     for packer, name in ((gzip.compress, "gz"), (lzma.compress, "xz")):
-        yield _case(f"large: tar.{name}", partial(_packed_bomb, packer), UNSAFE)
-        yield _case(f"large: tar.{name} behind the end", partial(_packed_bomb, packer, behind=True), UNSAFE)
+        yield _case(f"large: a bomb in tar.{name}", partial(_packed_bomb, packer), UNSAFE)
+        yield _case(
+            f"large: a bomb in tar.{name} behind the end", partial(_packed_bomb, packer, behind=True), UNSAFE
+        )
         yield _case(f"large: tar.{name} of tar.{name}", partial(_twice_packed, packer), UNREADABLE)
     yield _case("large: a gzip of many streams", _many_streams, UNSAFE)
     yield _case("large: an xz header that asks for 3 GB", _greedy_xz, UNREADABLE)
