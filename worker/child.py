@@ -7,7 +7,8 @@ It holds no database and no storage. Its last word is one of
     {"type": "error", ...}    the caller must be told something: a Problem
 
 Ending without one of them means that it was lost, and the supervisor tries again. So an OSError (a full disk,
-a lost mount) is let through: trying again may help. Any other exception would come again, and is reported.
+a lost mount; not the limit on a file) is let through: trying again may help. Any other exception would come again, and
+is reported.
 """
 
 import errno
@@ -56,8 +57,13 @@ def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
     except Problem as problem:
         return {**problem.body(), "type": "error"}  # its own "type" is a URN
     except Exception as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-            raise
+        if isinstance(error, OSError):
+            if error.errno == errno.EFBIG and order["do"] == "teacher":
+                # The order's own limit on files: another attempt would meet it again.
+                detail = "What is made of it is larger than a file of this service may be: its tensors share bytes."
+                return {**Problem(422, "CHECKPOINT_UNSAFE", detail).body(), "type": "error"}
+            if error.errno != errno.ENOMEM:
+                raise
         traceback.print_exc()
         return {**_problem_for(error, order["do"]).body(), "type": "error"}
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from tests.corpus import checkpoints
-from tests.corpus.pickling import saved, zip_of
+from tests.corpus.checkpoints.calls import saved
 from tests.fuzz.damage import damaged
 from worker.gate import Refused, admit
 
@@ -40,13 +40,13 @@ def fuzz(num: int, seed: int = 0) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(num):
             content = _changed(dice.choice(seeds), seeds, dice)
-            start = time.perf_counter()
+            start = time.process_time()  # a busy machine is no fault of the file's
             try:
                 verdicts[_verdict(content, Path(folder))] += 1
             except Exception as error:
                 error.add_note(f"file {number} of seed {seed}")
                 raise
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             worst = max(worst, seconds)
             assert seconds < SECONDS_EACH, f"file {number} of seed {seed} took {seconds:.1f} s"
     return f"checkpoints: {num} files, {dict(verdicts)}, worst {1000 * worst:.0f} ms"
@@ -55,9 +55,7 @@ def fuzz(num: int, seed: int = 0) -> str:
 def _seeds() -> Iterator[bytes]:
     """The corpus, and as many good files: a small network in every container and with strides of its own."""
     for case in checkpoints.cases():
-        # Those that are expensive to make are large.
-        if not case.name.startswith("meaning") and "million" not in case.name and "000" not in case.name:
-            yield case.content
+        yield case.content
     torch.manual_seed(0)
     state = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)).state_dict()
     strided = {
@@ -82,7 +80,7 @@ def _changed(content: bytes, seeds: list[bytes], dice: random.Random) -> bytes:
         except Exception:  # it is damaged as it is
             return damaged(content, seeds, dice)
         name = dice.choice([name for name in members if name.endswith("data.pkl")] or list(members))
-        return zip_of(members | {name: damaged(members[name], [name.encode(), *members.values()], dice)})
+        return _zip_of(members | {name: damaged(members[name], [name.encode(), *members.values()], dice)})
     return damaged(content, seeds, dice)
 
 
@@ -102,3 +100,11 @@ def _verdict(content: bytes, folder: Path) -> str:
         again.unlink()
     out.unlink()
     return "admitted"
+
+
+def _zip_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue()

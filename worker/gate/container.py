@@ -191,18 +191,15 @@ def _checked(
         raise unsafe("ZIP_MEMBERS", f"it has {len(infos)} members, more than {limits.zip_members}")
     _refuse_programs([name for info in infos for name in (info.filename, info.filename.partition("/")[2])])
     roots = {info.filename.partition("/")[0] for info in infos}
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        _root, _, name = info.filename.partition("/")
-        if info.filename != info.orig_filename or name in members:
-            raise unsafe(
-                "ZIP_NAMES", f"the member {shown(info.filename)} is there twice, or its name holds a NUL"
-            )
-        members[name] = info
+    names = {info.filename for info in infos}
+    if len(names) != len(infos) or any(info.filename != info.orig_filename for info in infos):
+        raise unsafe("ZIP_NAMES", "a member is there twice, or its name holds a NUL")
+    members = {info.filename.partition("/")[2]: info for info in infos}
     if "data.pkl" not in members:
         raise unreadable("ZIP_FOREIGN", "it is a zip file, but torch.save did not write it")
     if len(roots) != 1 or not 1 <= len(next(iter(roots))) <= 255:
         raise unsafe("ZIP_ROOTS", "its members lie in several folders")
+    assert len(members) == len(infos)  # of one folder, and each its own name
     spans: dict[str, _Span] = {}
     for name, info in members.items():
         if not _MEMBER.fullmatch(name):

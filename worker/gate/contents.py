@@ -150,14 +150,19 @@ def _may_stand_beside(key: Any, item: Any) -> bool:
     return isinstance(key, str) and (key == "_metadata" or key.endswith("_extra_state"))
 
 
+def _are_classes(names: Any) -> bool:
+    """A name that stands twice would mean two outputs."""
+    return are_usable(names) and len(set(names)) == len(names)
+
+
 def _class_names(value: dict[Any, Any], warnings: list[str]) -> list[str] | None:
     for key in ("class_names", "classes"):
         names = value.get(key)
         if not isinstance(names, list | tuple) or not names:
             continue
-        if are_usable(names) and len(names) >= 2:
+        if _are_classes(names) and len(names) >= 2:
             return list(names)
-        warnings.append(f"{key!r} in the file was not taken: {RULE}, and at least two.")
+        warnings.append(f"{key!r} in the file was not taken: {RULE}, each once, and at least two.")
     return None
 
 
@@ -174,8 +179,8 @@ def _document(kind: str, value: dict[Any, Any], tensor: str, limits: Limits) -> 
     if not isinstance(value.get(tensor), Tensor):
         raise unreadable("DOCUMENT", f"its {tensor!r} is no tensor")
     rest = _Plain(limits).copy({key: item for key, item in value.items() if key != tensor}, 0)
-    if rest.get("class_names") is not None and not are_usable(rest["class_names"]):
-        raise unreadable("CLASS_NAMES", f"its class_names break a rule: {RULE}")
+    if rest.get("class_names") is not None and not _are_classes(rest["class_names"]):
+        raise unreadable("CLASS_NAMES", f"its class_names break a rule: {RULE}, each once")
     return _checked(Contents(kind, {tensor: value[tensor]}, document=rest), limits)
 
 

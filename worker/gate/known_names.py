@@ -15,7 +15,7 @@ from worker.gate.refusal import Refused, is_code, shown, unreadable, unsafe
 from worker.gate.tensors import ITEM_BYTES, Storage, Tensor, c_strides
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Inert:
     """A value that is carried along unread. `what` is for messages."""
 

@@ -24,7 +24,7 @@ class Limits:
     key_characters: int = 512
     integer_bytes: int = 32
     """PyTorch's own seeds have 8, Python's hashes 16."""
-    document_values: int = 4_000_000
+    document_values: int = 1_000_000
     """Values of an artifact's document or a table of soft labels, counted with repetitions."""
     document_characters: int = 256 << 20
     document_depth: int = 64
