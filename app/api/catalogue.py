@@ -50,10 +50,12 @@ def list_architectures() -> Page[dict[str, Any]]:
     "/architectures/{name:path}",
     response_model=ArchitectureView,
     responses={202: {"model": ArchitectureView, "description": "No worker has built it yet: ask again."}},
-    openapi_extra=family("option.", "An option of the architecture: `option.width_mult=0.5`."),
+    openapi_extra=family(
+        "option.", "[a-z_]{1,40}", "An option of the architecture: `option.width_mult=0.5`."
+    ),
 )
 async def get_architecture(
-    name: Annotated[str, Path(max_length=100)],
+    name: Annotated[str, Path(max_length=100, examples=["student_net"])],
     request: Request,
     response: Response,
     caller: CurrentCaller,

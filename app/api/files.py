@@ -21,7 +21,6 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _RAW_BODY = {
     "requestBody": {
-        "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -29,6 +28,7 @@ _FORM: dict[str, Any] = {
     "type": "object",
     "properties": {"file": {"type": "string", "contentMediaType": "application/octet-stream"}},
     "required": ["file"],
+    "additionalProperties": False,
 }
 _FORM_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
 
@@ -60,7 +60,13 @@ async def put_file(
     return await run_in_threadpool(_save, caller, name, sha256, size_bytes, response)
 
 
-@router.post("", response_model=FileView, status_code=201, openapi_extra=_FORM_BODY)
+@router.post(
+    "",
+    response_model=FileView,
+    status_code=201,
+    responses={200: {"model": FileView, "description": "The name was known; it has this content now."}},
+    openapi_extra=_FORM_BODY,
+)
 async def post_file(
     request: Request,
     response: Response,

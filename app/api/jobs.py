@@ -112,13 +112,16 @@ def _answer(found: Snapshot, response: Response) -> JobView:
 @router.get(
     "",
     response_model=Page[JobSummary],
-    openapi_extra=family("label.", "Jobs with this label: `label.team=vision`."),
+    openapi_extra=family("label.", "[A-Za-z0-9_.-]{1,63}", "Jobs with this label: `label.team=vision`."),
 )
 def list_jobs(
     request: Request,
     caller: CurrentCaller,
     state: State | None = None,
-    created_after: Annotated[str | None, Query(max_length=40, description="An RFC 3339 time.")] = None,
+    created_after: Annotated[
+        str | None,
+        Query(max_length=40, description="An RFC 3339 time.", json_schema_extra={"format": "date-time"}),
+    ] = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
 ) -> Page[JobSummary]:
@@ -127,7 +130,7 @@ def list_jobs(
     for key, value in labels.items():
         if not _LABEL.match(key) or len(value) > 200 or "\x00" in value:
             raise Problem(
-                400, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
+                422, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
             )
     where = reads.job_filters(state, labels, seconds_of("created_after", created_after))
     with caller.reading() as session:

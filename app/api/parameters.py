@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -23,10 +24,24 @@ PageToken = Annotated[str | None, Query(max_length=500, description="`next_page_
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for a change before answering.")]
 
 
-def family(prefix: str, description: str) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads every parameter that begins with `prefix`."""
-    name = f"{prefix}{{name}}"
-    parameter = {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+def family(prefix: str, name: str, description: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads every parameter `prefix` + what the pattern `name` fits."""
+    values = {"type": "string", "maxLength": 200}
+    schema = {
+        "type": "object",
+        "patternProperties": {f"^{re.escape(prefix)}{name}$": values},
+        "additionalProperties": False,
+        "maxProperties": _MAX_OF_FAMILY,
+    }
+    # An object in the form style is spread: each of its properties is a query parameter of its own.
+    parameter = {
+        "name": f"{prefix}NAME",
+        "in": "query",
+        "description": description,
+        "style": "form",
+        "explode": True,
+        "schema": schema,
+    }
     return {"parameters": [parameter], "x-parameter-prefix": prefix}
 
 
@@ -65,7 +80,7 @@ RefuseUnknown = Depends(refuse_unknown)
 
 
 def values_of_family(request: Request, prefix: str) -> dict[str, str]:
-    """Problem 400 beyond 32 of them: each is a condition of a query, and databases take only so many."""
+    """Problem 422 beyond 32 of them: each is a condition of a query, and databases take only so many."""
     values = {
         name.removeprefix(prefix): value
         for name, value in request.query_params.multi_items()
@@ -78,7 +93,7 @@ def values_of_family(request: Request, prefix: str) -> dict[str, str]:
 
 def _invalid(parameter: str, detail: str) -> Problem:
     errors = [{"parameter": parameter, "code": "INVALID_PARAMETER", "detail": detail}]
-    return Problem(400, "INVALID_PARAMETER", f"{parameter}: {detail}", errors=errors)
+    return Problem(422, "INVALID_PARAMETER", f"{parameter}: {detail}", errors=errors)
 
 
 def token_of(cursor: Any) -> str:

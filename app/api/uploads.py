@@ -180,7 +180,7 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
     async for block in blocks(request):
         if offset + len(block) > stop:
             raise Problem(
-                400, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end."
+                413, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end."
             )
         digest.update(block)
         await with_file(part.write, block)

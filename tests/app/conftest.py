@@ -242,16 +242,16 @@ def service_settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(database: str, service_settings: Settings) -> Iterator[Service]:
     """The API on both databases, with a worker that accepts everything with the classes cat and dog."""
-    yield from _serve(service_settings)
+    yield from serve(service_settings)
 
 
 @pytest.fixture
 def sqlite_service(sqlite_database: str, service_settings: Settings) -> Iterator[Service]:
     """The same on SQLite alone, for what no database can change."""
-    yield from _serve(service_settings)
+    yield from serve(service_settings)
 
 
-def _serve(settings: Settings) -> Iterator[Service]:
+def serve(settings: Settings) -> Iterator[Service]:
     # asyncio switches Nagle's algorithm off only where the protocol is named; with it every answer takes 44 ms.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -265,11 +265,13 @@ def _serve(settings: Settings) -> Iterator[Service]:
         worker = FakeWorker(Storage(settings.resolved_data_dir))
         worker.know(names=["cat", "dog"])
         worker.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            served = Service(client, worker, settings, port)
-            yield served
-            for other in served.clients:
-                other.close()
-        worker.stop()
-        running.should_exit = True
-        thread.join()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+                served = Service(client, worker, settings, port)
+                yield served
+                for other in served.clients:
+                    other.close()
+        finally:
+            worker.stop()
+            running.should_exit = True
+            thread.join()

@@ -179,7 +179,7 @@ def _specs() -> Iterator[Case]:
 
 def _parameters() -> Iterator[Case]:
     bad = 422, "INVALID_PARAMETER"
-    token = 400, "INVALID_PARAMETER"
+    token = 422, "INVALID_PARAMETER"
     yield _request("page of 0", "GET /v1/jobs?page_size=0", *bad)
     yield _request("page of -1", "GET /v1/jobs?page_size=-1", *bad)
     yield _request("page of 201", "GET /v1/jobs?page_size=201", *bad)
