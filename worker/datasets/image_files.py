@@ -96,8 +96,8 @@ def _check_scans(num_scans: int, num_pixels: int) -> None:
 
 def _png_pixels(data: bytes) -> list[memoryview]:
     """The coded pixels of a PNG, chunk by chunk."""
-    found: list[memoryview] = []
     at = 8
+    found: list[memoryview] = []
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
             return found

@@ -46,12 +46,12 @@ class Layout:
     places: list[Place]
     """One an image, in the order given."""
     _wrapper: int
-    _split_folders: dict[str, Split]
 
     def class_of(self, path: str) -> str | None:
         """The class that a path names, whether or not an image of it is good; None in `unlabeled`."""
         parts = path.split("/")[self._wrapper :]
-        split = self._split_folders.get(parts[0]) if len(parts) > 1 else None
+        # By its name, for a split of bad images only is none.
+        split = _ALIASES.get(parts[0].casefold()) if len(parts) > 1 else None
         if split == "unlabeled" or not parts:
             return None
         read_class = _folder_class if self.name == "class_folders" else _flat_class
@@ -91,7 +91,7 @@ def arrange(
     if chosen == "class_folders":
         _refuse_empty_folders(folders, wrapper, split_folders, set(class_names))
     places = [Place(split, name) for split, name in zip(splits, classes, strict=True)]
-    arranged = Layout(chosen, class_names, places, wrapper, split_folders)
+    arranged = Layout(chosen, class_names, places, wrapper)
     _refuse_spoilt_classes(arranged, bad_paths)
     return arranged
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import unicodedata
+import zipfile
 
 import pytest
 
@@ -10,6 +11,7 @@ from app.errors import Problem
 from app.spec.resources import DatasetSpec
 from tests.worker.datasets.pictures import make_folder, make_tar, make_zip, photos, picture, two_classes
 from worker.datasets.build import build_dataset
+from worker.datasets.layout import arrange
 
 
 def build(tmp_path, files, *, kind="zip", **spec):
@@ -374,3 +376,103 @@ def test_progress_reaches_its_total(tmp_path):
         DatasetSpec(file="a.zip"), source, tmp_path / "out", progress=lambda *position: seen.append(position)
     )
     assert seen[-1] == (8, 8, "file")
+
+
+# --- what is odd and taken, and said ---
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (("Cat", "cat", "dog"), ["Cat", "cat"]),
+        (("big cat", "big  cat", "dog"), ["big  cat", "big cat"]),
+        (("big cat", "big_cat", "dog"), ["big cat", "big_cat"]),
+        (("cat", "cat\u200b", "dog"), ["cat", "cat\u200b"]),
+        (("1", "01", "2"), ["01", "1"]),
+        (("\ufb01sh", "fish", "dog"), ["fish", "\ufb01sh"]),
+    ],
+)
+def test_class_names_that_people_read_as_one_are_warned_about(tmp_path, names, alike):
+    files = photos(*(f"{name}/{k}-{n}.jpg" for k, name in enumerate(names) for n in range(4)))
+    report = build(tmp_path, files)
+    assert len(report["class_names"]) == 3
+    assert [warning for warning in report["warnings"] if "nearly the same" in warning] == [
+        f"The class names {alike} are nearly the same: are they one class?"
+    ]
+    assert all(warning.isprintable() for warning in report["warnings"])
+
+
+def test_a_class_with_one_image_is_warned_about(tmp_path):
+    report = build(tmp_path, two_classes("", 5) | {"cow/1.jpg": picture(99)})
+    assert "1 classes have a single image to train on: ['cow']." in report["warnings"]
+
+
+def test_tiny_images_are_warned_about(tmp_path):
+    report = build(tmp_path, two_classes("", 5) | {"cat/dot.png": picture(99, "PNG", (1, 1))})
+    assert "1 images have a side of less than 8 pixels, e.g. 'cat/dot.png'." in report["warnings"]
+
+
+def test_archives_within_are_named(tmp_path):
+    """By their first bytes or by their name; none is opened."""
+    inner = make_zip(tmp_path / "inner", two_classes("", 9)).read_bytes()
+    files = two_classes("", 5) | {"cat/more.zip": inner, "more.TAR.GZ": b"x", "notes.txt": b"x"}
+    report = build(tmp_path, files)
+    assert (report["ignored_files"], report["ignored_archives"]) == (3, 2)
+    assert any("2 archives lie in it, e.g. 'cat/more.zip'" in warning for warning in report["warnings"])
+    assert "more.zip" in refusal(tmp_path / "alone", {"more.zip": inner}).detail
+
+
+def test_copies_are_listed_up_to_five(tmp_path):
+    files = two_classes("train/", 8)
+    files |= {path.replace("train", "val"): content for path, content in files.items()}
+    report = build(tmp_path, files)
+    assert report["duplicates_across_splits"] == 16
+    assert report["duplicate_examples"] == [[f"train/cat/{n}.jpg", f"val/cat/{n}.jpg"] for n in range(5)]
+
+
+def test_bad_images_are_counted_by_class(tmp_path):
+    files = two_classes("train/") | two_classes("val/", 2)
+    bad = ("train/cat/x.jpg", "val/cat/y.jpg", "train/dog/z.jpg", "unlabeled/u.jpg", "test/cat/1.jpg")
+    report = build(tmp_path, files | dict.fromkeys(bad, b"broken"), max_bad_images=5)
+    assert report["bad_images"]["count"] == 5
+    assert report["bad_images"]["per_class"] == {"cat": 3, "dog": 1}
+
+
+def test_a_flat_class_of_bad_images_only_is_an_empty_class(tmp_path):
+    """Left out, it would shift the labels of 3."""
+    files = photos(*(f"{label}_{n}.jpg" for label in (0, 1, 3) for n in range(3)))
+    problem = refusal(tmp_path, files | {"2_0.jpg": b"broken"}, max_bad_images=9)
+    assert problem.code == "EMPTY_CLASS"
+    assert "'2'" in problem.detail
+    assert "'2_0.jpg'" in problem.detail
+
+
+def test_names_in_two_cases_are_two_files_in_the_operators_folder(tmp_path):
+    """Its disk keeps them apart; who unpacks an archive on another loses one."""
+    files = photos("A/1.jpg", "a/1.jpg", "A/2.jpg", "a/2.jpg")
+    (tmp_path / "PROBE").touch()
+    if (tmp_path / "probe").exists():
+        pytest.skip("this disk does not tell them apart")
+    assert build(tmp_path / "folder", files, kind="folder")["class_names"] == ["A", "a"]
+    problem = refusal(tmp_path / "zip", files)
+    assert problem.code == "ARCHIVE_UNSAFE"
+    assert "'A/1.jpg' and 'a/1.jpg'" in problem.detail
+
+
+def test_names_are_shown_with_everything_invisible_escaped(tmp_path):
+    problem = refusal(tmp_path, two_classes() | {"cat/a\u200bb\u00ad.jpg": b"broken"})
+    assert "'cat/a\\u200bb\\xad.jpg'" in problem.detail
+
+
+def test_10_001_classes(tmp_path):
+    with pytest.raises(Problem) as problem:
+        arrange([f"{n}/1.jpg" for n in range(10_001)], (), "auto")
+    assert problem.value.code == "TOO_MANY_CLASSES"
+    assert len(arrange([f"{n}/1.jpg" for n in range(10_000)], (), "auto").class_names) == 10_000
+
+
+def test_an_image_of_more_than_64_mib_is_bad(tmp_path):
+    files = two_classes() | {"cat/huge.png": picture(1, "PNG") + bytes(64 << 20)}
+    source = make_zip(tmp_path / "a.zip", files, zipfile.ZIP_STORED)
+    report = build_dataset(DatasetSpec(file="a.zip", max_bad_images=1), source, tmp_path / "out")
+    assert "67108864 bytes" in report["bad_images"]["examples"][0]["reason"]
