@@ -3,8 +3,8 @@
     python -m benchmarks.http_load                    # 20 uploads of 500 MB (10 GB of disk), 300 slow clients
     python -m benchmarks.http_load --uploads 5 --megabytes 20 --slow 60
 
-A real `fewbytes up` in a folder of its own; the clients are other processes. Memory is the API process's,
-from /proc (Linux). Latency is that of GET /v1/jobs, one request after the other on one connection. docs/security.md has what it printed.
+A real `fewbytes up` in a folder of its own; the clients are other processes. Memory is the API process's, from /proc
+(Linux). Latency is that of GET /v1/jobs, one request after the other on one connection. docs/security.md has what it printed.
 """
 
 import argparse
