@@ -4,7 +4,7 @@
     python -m benchmarks.http_load --uploads 5 --megabytes 20 --slow 60
 
 A real `fewbytes up` in a folder of its own; the clients are other processes. Memory is the API process's, from /proc
-(Linux). Latency is that of GET /v1/jobs, one request after the other on one connection. docs/security.md has what it printed.
+(Linux). Latency is that of GET /v1/jobs, one request after the other on one connection. docs/security.md has the output.
 """
 
 import argparse
