@@ -3,8 +3,11 @@
 `SENTINEL` is the file that a reader would leave behind that did run one of them; the tests look for it.
 """
 
+import io
+import os
 import pickle
 import struct
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -284,8 +287,6 @@ def _attributes() -> Iterator[Case]:
 
 class _Shell:
     def __reduce__(self) -> Any:
-        import os
-
         return os.system, (f"touch {SENTINEL}",)
 
 
@@ -309,9 +310,6 @@ def _real_ones() -> Iterator[Case]:
 
 def saved(value: Any, **options: Any) -> bytes:
     """What torch.save writes."""
-    import io
-    import warnings
-
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of source code that it does not find for this module's classes

@@ -71,7 +71,7 @@ def _graphs() -> Iterator[Case]:
         "an input of 10**6 pixels a side": lambda d: d["graph"].__setitem__("input_shape", [3, 10**6, 10**6]),
         "an input of another size": lambda d: d["graph"].__setitem__("input_shape", [3, 16, 16]),
         "no nodes": lambda d: d["graph"].__setitem__("nodes", []),
-        "100,000 nodes": lambda d: d["graph"].__setitem__("nodes", d["graph"]["nodes"] * 3_000),
+        "12,000 nodes": lambda d: d["graph"].__setitem__("nodes", d["graph"]["nodes"] * 500),
         "a node without a name": node(1, "name", ""),
         "a node with a dunder for a name": node(1, "name", "__class__"),
         "a node of an unknown kind": node(1, "op", "call_python"),

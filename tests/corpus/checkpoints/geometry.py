@@ -1,5 +1,6 @@
 """Tensors that say other things than are there: sizes, strides, offsets, types, whose bytes they read."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -221,8 +222,6 @@ def _kinds() -> Iterator[Case]:
 
 
 def _quietly(make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that these kinds are in beta, or on their way out
         return make()
