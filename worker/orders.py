@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import tenancy
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
@@ -43,6 +44,9 @@ def build(claim: Claim) -> dict[str, Any]:
         "num_threads": num_threads(claim.spec.get("num_threads")),
     }
     with reading() as session:
+        tenant_id = session.scalars(select(Job.tenant_id).where(Job.id == claim.job_id)).one()
+    # Whatever the job names, it gets nothing of another tenant's.
+    with tenancy.reading(tenant_id) as session:
         special = _compress(session, claim) if claim.kind == "compress" else _inspect(session, claim)
     return common | special
 
