@@ -12,6 +12,8 @@ from typing import Any
 from app.errors import Problem
 from app.spec.job import JobSpec
 from app.spec.steps.base import StepSpec
+from app.spec.steps.prune import BY_DATA, Prune
+from app.spec.steps.quantize import Quantize
 from app.spec.training import Training
 
 _FORWARD_AND_BACKWARD = 3
@@ -50,10 +52,23 @@ def step_macs(step: StepSpec, network: Macs, teacher_macs: float, num_images: di
         cache = getattr(step, "soft_labels", None)
         views = min(epochs, cache.views) if cache is not None else epochs
         asked = teacher_macs * images * views if getattr(step, "alpha", 0) > 0 else 0.0
-    passes += getattr(step, "calibration_images", 0)
+    if isinstance(step, Prune):
+        passes += step.iterations * _looks_of_a_cut(step, trained, num_images.get("val", 0))
+    elif isinstance(step, Quantize) and step.calibrates:
+        passes += step.calibration_images
     if network.bound == 0.0:
         return Macs(None, asked or None)
     return network.times(passes, plus=asked)
+
+
+def _looks_of_a_cut(step: Prune, trained: int, num_val: int) -> float:
+    """Passes of each iteration beside its training: scores by gradients, batch norms anew, accuracy before and after."""
+    batch_size = step.training.batch_size
+    scored = 0.0
+    if step.criterion in BY_DATA:
+        images = trained if step.score_batches is None else step.score_batches * batch_size
+        scored = _FORWARD_AND_BACKWARD * float(images)
+    return scored + step.bn_reestimation_batches * batch_size + 2 * num_val
 
 
 def _training(step: StepSpec) -> Training | None:
