@@ -70,11 +70,12 @@ class Settings(BaseSettings):
         16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
     )
 
-    trainer_memory_bytes: int = Field(
-        0,
+    trainer_memory_bytes: int | None = Field(
+        None,
         ge=0,
-        description="What a trainer on the CPU may take, decoded images included; 0: no limit, else at least "
-        "1 GiB, which PyTorch alone needs. Not on CUDA, whose driver maps far more than it uses.",
+        description="What a trainer on the CPU may take, decoded images included. Default: nine tenths of the machine's "
+        "(or the container's) memory; 0: no limit, else at least 1 GiB, which PyTorch alone needs. Not on CUDA, whose "
+        "driver maps far more than it uses.",
     )
     max_job_macs: float = Field(
         1e21,
@@ -88,8 +89,8 @@ class Settings(BaseSettings):
 
     @field_validator("trainer_memory_bytes")
     @classmethod
-    def _torch_can_start(cls, value: int) -> int:
-        if 0 < value < 1 << 30:
+    def _torch_can_start(cls, value: int | None) -> int | None:
+        if value is not None and 0 < value < 1 << 30:
             raise ValueError(
                 f"PyTorch does not start in {value} bytes: give at least {1 << 30}, or 0 for no limit"
             )

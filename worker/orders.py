@@ -99,8 +99,21 @@ def has_gpu() -> bool:
 
 
 def _trainer_limits(spec: JobSpec) -> dict[str, int]:
-    on_cpu = spec.device == "cpu" or not has_gpu()
-    return {"memory_bytes": settings().trainer_memory_bytes if on_cpu else 0}
+    if spec.device != "cpu" and has_gpu():
+        return {"memory_bytes": 0}
+    asked = settings().trainer_memory_bytes
+    # A trainer that takes all there is ends as OUT_OF_MEMORY by its own limit; the kernel might end the worker instead.
+    return {"memory_bytes": 9 * machine_bytes() // 10 if asked is None else asked}
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or of the container (cgroup v2) if that has less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return physical
+    return min(physical, int(limit)) if limit.isdigit() else physical
 
 
 def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:

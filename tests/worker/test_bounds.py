@@ -1,6 +1,7 @@
 """What a trainer may take: multiply-adds as they were estimated, memory, time."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_the_memory_limit_is_for_trainers_on_the_cpu(
     settings.cache_clear()
     monkeypatch.setattr(orders, "has_gpu", lambda: gpu)
     assert orders._trainer_limits(spec(device=device)) == {"memory_bytes": (2 << 30) * limited}
+    settings.cache_clear()
+
+
+def test_without_a_setting_the_machine_keeps_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEWBYTES_TRAINER_MEMORY_BYTES", raising=False)
+    settings.cache_clear()
+    limit = orders._trainer_limits(spec(device="cpu"))["memory_bytes"]
+    assert limit == 9 * orders.machine_bytes() // 10
+    assert 1 << 30 < orders.machine_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     settings.cache_clear()
 
 
