@@ -109,10 +109,8 @@ def main() -> None:
         if arguments.files:
             return
         found = [(file, admitted(file, folder)) for file in hostile(folder)]
-        print(
-            "\n| files | number | median ms | worst ms | p95 from start to verdict, ms | most MiB |\n"
-            "|---|---|---|---|---|---|"
-        )
+        print("\n| files | number | median ms | worst ms | p95 to the verdict, ms | most MiB |")
+        print("|---|---|---|---|---|---|")
         row("all", [one for _, one in found])
         row("of at most 1 MB", [one for file, one in found if file.stat().st_size <= 1_000_000])
         verdicts = {one["verdict"].partition(" ")[0] for _, one in found}
