@@ -203,11 +203,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        # Without any key at all the service is this machine's, and needs none.
+        schema["security"] = [{"key": []}, {}]
         for name in ("HTTPValidationError", "ValidationError"):
             components.pop(name, None)
         problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
         components.update(problem.pop("$defs"))
         components["Problem"] = problem
+        _forbid_other_names(components)
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         for operations in schema["paths"].values():
             for operation in operations.values():
@@ -222,3 +226,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 }
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _forbid_other_names(schema: Any) -> None:
+    """Say what is true of every dictionary whose names must fit a pattern, and what pydantic leaves out."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for part in schema.values():
+            _forbid_other_names(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _forbid_other_names(part)

@@ -78,7 +78,7 @@ ArchitectureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
 Options = Annotated[
     dict[
         Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")],
-        int | float | bool | Annotated[str, Field(max_length=200)],
+        Annotated[int, Field(ge=-(2**53), le=2**53)] | float | bool | Annotated[str, Field(max_length=200)],
     ],
     Field(max_length=32),
 ]

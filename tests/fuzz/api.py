@@ -7,6 +7,7 @@ What is excluded, and why, is in `schemathesis.toml` beside this file.
 
 import argparse
 import contextlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,12 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from app import db
+from app import architectures, db
 from app.db import reading
 from app.migrate import upgrade
 from app.settings import Settings
 from app.tables import Job
-from tests.app.conftest import Service, serve
+from tests.app.conftest import CATALOGUE, Service, serve
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 PHASES = "examples,coverage,fuzzing,stateful"
@@ -36,11 +37,21 @@ def run(
     command += [f"http://127.0.0.1:{service.port}/openapi.json", "--checks", "all", "--phases", phases]
     command += ["--max-examples", str(max_examples), "--continue-on-failure", "--no-color"]
     command += [] if seed is None else ["--seed", str(seed)]
-    command += options
+    command += ["--header", f"Authorization: Bearer {_key(service)}", *options]
     with _jobs_end(service):
         service.job()
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir())
+    # Otherwise all that was tried since was tried at a closed door.
+    assert service.client.get("/v1/usage").status_code == 200
     return done.returncode, done.stdout + done.stderr
+
+
+def _key(service: Service) -> str:
+    """A key with every right: among what is tried is making keys, and the first one closes the door."""
+    answer = service.client.post("/v1/keys", json={"name": "schemathesis", "scope": "admin"})
+    secret: str = answer.json()["secret"]
+    service.client.headers["Authorization"] = f"Bearer {secret}"
+    return secret
 
 
 @contextlib.contextmanager
@@ -76,11 +87,16 @@ def main() -> int:
         url = given.database_url or f"sqlite:///{folder}/fewbytes.db"
         upgrade(url)
         db.configure(url)
-        settings = Settings(data_dir=Path(folder) / "data", BROKER_URL="", inspect_wait_seconds=5.0)
+        catalogue = Path(folder) / "architectures.json"
+        catalogue.write_text(json.dumps(CATALOGUE))
+        architectures.PATH = catalogue
+        settings = Settings(
+            data_dir=Path(folder) / "data", BROKER_URL="", inspect_wait_seconds=5.0, requests_per_minute=0
+        )
         for service in serve(settings):
             code, report = run(service, max_examples=given.max_examples, phases=given.phases, seed=given.seed)
         db.configure(None)
-    print(report)
+    sys.stdout.write(report)
     return code
 
 
