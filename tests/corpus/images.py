@@ -111,6 +111,19 @@ _JPEGS: dict[str, tuple[Make, str]] = {
     "jpeg: no frame": (lambda: _without(encoded("JPEG"), 0xC0), _WRONG),
     "jpeg: 60,000 segments": (lambda: with_segments(encoded("JPEG"), segment(0xFE) * 60_000), "50000 segments"),
     "jpeg: 100,000 bytes of filling": (lambda: with_segments(encoded("JPEG"), b"\xff" * 100_000), "filling"),
+    "jpeg: 60 EXIF blocks": (
+        lambda: with_segments(encoded("JPEG"), segment(0xE1, exif(1) + bytes(60_000)) * 60),
+        "20 EXIF blocks",
+    ),
+    "jpeg: 60 EXIF blocks behind an end": (
+        lambda: with_segments(encoded("JPEG"), b"\xff\xd9" + segment(0xE1, exif(1) + bytes(60_000)) * 60),
+        "20 EXIF blocks",
+    ),
+    "jpeg: 60 EXIF blocks within others": (lambda: with_segments(encoded("JPEG"), _hidden(exif(1)) * 60), "EXIF"),
+    "jpeg: restart markers in its header": (
+        lambda: with_segments(encoded("JPEG"), b"".join(segment(0xFE) + b"\xff\xd0" * 20_000 for _ in range(9))),
+        "filling",
+    ),
     "jpeg: a segment beyond the end": (lambda: b"\xff\xd8\xff\xe0\xff\xff" + bytes(99), _WRONG),
     "jpeg: 255 components": (lambda: _components(encoded("JPEG"), 255), _WRONG),
     "jpeg: JPEG-LS": (lambda: changed_frame(encoded("JPEG"), marker=0xF7), _WRONG),
@@ -139,6 +152,10 @@ _BMPS: dict[str, tuple[Make, str]] = {
     "bmp: fewer rows than it says": (lambda: bmp(24, 1600, pixels=bytes(100)), _WRONG),
     "bmp: run lengths of 25 megapixels": (
         lambda: bmp(5000, 5000, bits=8, compression=1, palette=bytes(1024), pixels=b"\0\0" * 5000, colours=256),
+        "run-length coded",
+    ),
+    "bmp: a million runs of nothing": (
+        lambda: bmp(bits=8, compression=1, palette=bytes(1024), pixels=b"\0\0" * 1_000_000, colours=256),
         "run-length coded",
     ),
     "bmp: run lengths that end early": (
@@ -284,6 +301,11 @@ def _several() -> bytes:
     second = Image.new("RGB", (24, 16), _BLUE)
     Image.new("RGB", (24, 16), RED).save(file, "MPO", save_all=True, append_images=[second], quality=95)
     return file.getvalue()
+
+
+def _hidden(block: bytes) -> bytes:
+    """A block within a segment that the standard skips as a whole, and Pillow does not."""
+    return b"\xff\xf0\xff\xff" + segment(0xE1, block)
 
 
 def _without(jpeg: bytes, marker: int) -> bytes:

@@ -14,13 +14,15 @@ MAX_SCANS = 100
 MAX_SCANNED_PIXELS = 500_000_000
 MAX_PARTS = 50_000
 """Chunks or segments. 64 MiB in PNG chunks of 4 KB are 16,000; Pillow needs about 10 µs for each."""
-MAX_RLE_PIXELS = 4_000_000
-"""Pillow unpacks run-length coded BMP in Python."""
+MAX_EXIF_BLOCKS = 20
+"""Ordinary files have one. Pillow joins them in quadratic time: 1,000 of 64 KB took 70 s."""
+MAX_RLE_PIXELS = 1_000_000
+"""Of a run-length coded BMP, which Pillow unpacks in Python: 2 µs a run."""
 
 # Within the coded data FF00 is a byte FF, FFD0 to FFD7 are restarts, FFFF is filling.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_MARKERS_ALONE = {0x01, *range(0xD0, 0xD8)}
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
+_MARKERS_ALONE = {0x01, 0xC8, 0xD8, _EOI, *range(0xF0, 0xFE)}
 _BMP_RLE = (1, 2)
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and the steps, of an interlaced PNG's seven passes."""
@@ -42,7 +44,7 @@ def check_structure(data: bytes) -> Callable[[int, int], None]:
     if data.startswith(b"RIFF"):
         _check_webp(data)
     elif data.startswith(b"BM") and int.from_bytes(data[30:34], "little") in _BMP_RLE:
-        return _check_rle
+        return lambda width, height: _check_rle(len(data), width, height)
     return lambda width, height: None
 
 
@@ -64,24 +66,28 @@ def webp_size(data: bytes) -> tuple[int, int]:
 def _count_scans(data: bytes) -> int:
     """The scans of a JPEG, up to its end; what comes behind (a second view, a film) is no part of it.
 
-    Where the structure is broken it is the decoder's turn to say so.
+    Step by step as Pillow walks over the header, which is not as the standard has it: it goes on behind an early end,
+    and takes some markers to have no content. Where the structure is broken it is the decoder's turn to say so.
     """
-    at, scans = 2, 0
+    at, scans, filling, exif_blocks = 2, 0, 0, 0
     for _ in range(MAX_PARTS):
         match = _NEXT_MARKER.search(data, at)
+        filling += 0 if scans else (match.start() if match else len(data)) - at
+        if filling > MAX_PARTS:
+            raise BadImageError(f"has more than {MAX_PARTS} bytes of filling in its header")
         if match is None:
             return scans
-        if match.start() - at > MAX_PARTS and not scans:
-            raise BadImageError(f"has {match.start() - at} bytes of filling in its header")
         marker, at = data[match.start() + 1], match.end()
-        if marker == _EOI:
+        if marker == _EOI and scans:
             return scans
-        if marker == _SOI or marker in _MARKERS_ALONE:
+        if marker in _MARKERS_ALONE:
             continue
-        if marker == _SOS:
-            scans += 1
-            if scans > MAX_SCANS:
-                raise BadImageError(f"has more than {MAX_SCANS} scans: save it again as a baseline JPEG")
+        scans += marker == _SOS
+        exif_blocks += marker == _APP1 and data[at + 2 : at + 6] == b"Exif"
+        if scans > MAX_SCANS:
+            raise BadImageError(f"has more than {MAX_SCANS} scans: save it again as a baseline JPEG")
+        if exif_blocks > MAX_EXIF_BLOCKS:
+            raise BadImageError(f"has more than {MAX_EXIF_BLOCKS} EXIF blocks: save it again without them")
         at += int.from_bytes(data[at : at + 2], "big")
     raise BadImageError(f"has more than {MAX_PARTS} segments")
 
@@ -149,9 +155,10 @@ def _check_webp(data: bytes) -> None:
     raise BadImageError(f"has more than {MAX_PARTS} chunks")
 
 
-def _check_rle(width: int, height: int) -> None:
-    if width * height > MAX_RLE_PIXELS:
+def _check_rle(num_bytes: int, width: int, height: int) -> None:
+    """A run takes two bytes and has a pixel at least; what is more are runs of nothing."""
+    if width * height > MAX_RLE_PIXELS or num_bytes > 3 * width * height + (64 << 10):
         raise BadImageError(
-            f"is a run-length coded BMP of {width}x{height} pixels, and at most {MAX_RLE_PIXELS:,} are read: "
-            "save it as PNG"
+            f"is a run-length coded BMP of {width}x{height} pixels in {num_bytes} bytes, and at most {MAX_RLE_PIXELS:,} "
+            "pixels of 3 bytes are read: save it as PNG"
         )
