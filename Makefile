@@ -17,8 +17,8 @@ help:
 	@echo "make demo             one real job, from photos to a downloaded .pt   (DATA=photos.zip for your own photos)"
 	@echo "make test             the tests, on real SQLite, PostgreSQL and Valkey servers"
 	@echo "make serve            the service for use, at http://127.0.0.1:8000   (PORT=…, DATA_DIR=…)"
-	@echo "make fuzz             240,000 damaged files, and hostile requests by the API's schema   (NUM=… files a kind)"
 	@echo "make check            format, lint, types, import contracts"
+	@echo "make fuzz             the long tests: 200,000 mutated checkpoints, images, archives, the hostile corpus and the schema over HTTP (KIND=…)"
 	@echo "make lock             resolve requirements.lock anew"
 	@echo "make catalogue        write app/architectures.json anew"
 
@@ -36,9 +36,6 @@ test: $(READY)
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest --numprocesses $(TESTS) --maxprocesses 4 --dist loadfile
 
-fuzz: $(READY)
-	@$(BIN)/python -m tests.fuzz $(if $(NUM),--num $(NUM))
-
 check: $(READY)
 	@echo "==> Checking format, lint, types, import contracts, catalogue"
 	@$(BIN)/ruff format --check .
@@ -46,6 +43,9 @@ check: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m worker.catalogue --check
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(KIND)
 
 serve: $(READY)
 	@$(BIN)/fewbytes up $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

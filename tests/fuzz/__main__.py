@@ -1,41 +1,23 @@
-"""Send damaged files, and hostile requests, for as long as you like: `python -m tests.fuzz [KIND ...] [--num N] [--seed S]`.
+"""The long tests, on demand: `python -m tests.fuzz` for all, `python -m tests.fuzz KIND [options]` for one (`make fuzz`)."""
 
-`make fuzz` runs all of it: 200,000 checkpoints, 20,000 images and archives each, and the API's schema on SQLite. The same
-seed gives the same files. It ends at the first fault, with the number of the file.
-"""
-
-import argparse
+import importlib
 import sys
 
-from tests.fuzz import api, archives, checkpoints, images
-
-KINDS = {
-    "checkpoints": (checkpoints.fuzz, 200_000),
-    "images": (images.fuzz, 20_000),
-    "archives": (archives.fuzz, 20_000),
-}
+KINDS = {"checkpoints": "tests.fuzz.checkpoints", "http-corpus": "tests.fuzz.http_corpus"}
+"""Modules with a `main() -> int` that reads `sys.argv`; 0 when nothing was found."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}, api; all by default"
-    )
-    parser.add_argument("--num", type=int, help="files of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-examples", type=int, default=100, help="of each operation of the API")
-    given = parser.parse_args()
-    for kind in given.kinds or [*KINDS, "api"]:
-        if kind == "api":
-            sys.argv[1:] = ["--max-examples", str(given.max_examples), "--seed", str(given.seed)]
-            if code := api.main():
-                return code
-            continue
-        fuzz, num = KINDS[kind]
-        print(fuzz(given.num or num, given.seed), flush=True)
-    return 0
+    asked = sys.argv[1:2] or list(KINDS)
+    if unknown := set(asked) - KINDS.keys():
+        print(f"{__doc__}\n\nKIND is one of {', '.join(KINDS)}, not {', '.join(unknown)}.", file=sys.stderr)
+        return 2
+    codes = []
+    for kind in asked:
+        print(f"==> {kind}", flush=True)
+        sys.argv = [f"python -m tests.fuzz {kind}", *sys.argv[2:]]
+        codes.append(importlib.import_module(KINDS[kind]).main())
+    return max(codes)
 
 
 if __name__ == "__main__":
