@@ -11,6 +11,7 @@ from pathlib import Path
 from app.errors import Problem
 from app.spec.resources import DatasetSpec
 from tests.corpus import archives, good_datasets
+from tests.fuzz.command import run
 from tests.fuzz.damage import damaged, with_tar_checksums
 from worker.datasets.build import build_dataset
 from worker.datasets.entries import Limits
@@ -69,3 +70,7 @@ def _verdict(folder: Path) -> str:
         path.unlink()
     assert not (code and left), f"a refusal ({code}) leaves {left}"
     return code or "good"
+
+
+def main() -> int:
+    return run(__doc__, fuzz)

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 from tests.corpus import images
+from tests.fuzz.command import run
 from tests.fuzz.damage import damaged, with_png_checksums
 from worker.datasets.image_files import BadImageError
 from worker.datasets.images import check_image, quiet_pillow
@@ -39,3 +40,7 @@ def _verdict(content: bytes) -> str:
     except BadImageError:
         return "bad"
     return "good"
+
+
+def main() -> int:
+    return run(__doc__, fuzz)
