@@ -46,6 +46,7 @@ def num_bytes(session: Session, tenant_id: str) -> int:
         (File.sha256, File.size_bytes, File.tenant_id),
         (Teacher.file_sha256, Teacher.file_size_bytes, Teacher.tenant_id),
         (Teacher.artifact_sha256, Teacher.artifact_size_bytes, Teacher.tenant_id),
+        (Teacher.tensors_sha256, Teacher.tensors_size_bytes, Teacher.tenant_id),
         (Dataset.file_sha256, Dataset.file_size_bytes, Dataset.tenant_id),
         (Dataset.index_sha256, Dataset.index_size_bytes, Dataset.tenant_id),
         (Dataset.pack_sha256, Dataset.pack_size_bytes, Dataset.tenant_id),

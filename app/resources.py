@@ -283,6 +283,8 @@ def settle(session: Session, job_spec: dict[str, Any], outcome: dict[str, Any] |
 def settle_teacher(teacher: Teacher, result: dict[str, Any]) -> None:
     teacher.artifact_sha256 = result["artifact_sha256"]
     teacher.artifact_size_bytes = result.get("artifact_size_bytes")
+    teacher.tensors_sha256 = result.get("tensors_sha256")
+    teacher.tensors_size_bytes = result.get("tensors_size_bytes")
     _accept(teacher, result["report"])
 
 

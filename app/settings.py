@@ -66,7 +66,9 @@ class Settings(BaseSettings):
         "INFO", description="DEBUG: every request; INFO: those refused or slow."
     )
     num_threads: int = Field(0, ge=0, description="Torch threads of one trainer; 0: one per core.")
-    trainer_memory_bytes: int = Field(0, ge=0, description="Address-space limit of inspections; 0: none.")
+    inspection_memory_bytes: int = Field(
+        16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
+    )
 
     @cached_property
     def resolved_data_dir(self) -> Path:

@@ -125,7 +125,10 @@ class Upload(Owned, Base):
 
 
 class Teacher(Owned, Base):
-    """A trained network. `artifact_sha256` is its canonical file: graph, tensors, preprocessing, class names."""
+    """A trained network. `artifact_sha256` is its file as jobs read it: graph, tensors, preprocessing, class names.
+
+    `tensors_sha256`: what the gate read of the upload, as safetensors; null for a table of soft labels.
+    """
 
     __tablename__ = "teachers"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # tch_…
@@ -137,6 +140,8 @@ class Teacher(Owned, Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     artifact_sha256: Mapped[str | None] = mapped_column(String(64))
     artifact_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    tensors_sha256: Mapped[str | None] = mapped_column(String(64))
+    tensors_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[float] = mapped_column()

@@ -14,6 +14,7 @@ from .load_artifact import (
     load,
     normalise,
     resize_and_crop,
+    unpack,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "resize_and_crop",
     "save",
     "trace",
+    "unpack",
 ]

@@ -1108,6 +1108,11 @@ def load(file: str | Path | IO[bytes]) -> Network:
         raise
     except Exception as error:  # torch.load raises a dozen types for files that are not its own
         raise GraphError(f"the file cannot be opened: {error}") from error
+    return unpack(document)
+
+
+def unpack(document: Any) -> Network:
+    """The network of an artifact's content, as `torch.load` gives it. Raises GraphError when it is not sound."""
     _expect(isinstance(document, dict), "the file does not hold an artifact: it is no dict")
     version = document.get("format_version")
     _expect(

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.architectures import create_network
+
 
 def course_encode_8bit(state: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Report H in numpy's words: every tensor that is no scalar as float64 minimum, maximum and uint8 array."""
@@ -30,3 +32,21 @@ def course_decode_8bit(content: bytes) -> dict[str, torch.Tensor]:
             value = np.float64(array) / 255 * (high - low) + low
         decoded[name] = torch.tensor(value)
     return decoded
+
+
+def state() -> dict[str, torch.Tensor]:
+    network = create_network("course/studentnet", num_classes=3, image_size=32, seed=1)
+    tensors = {name: value.clone() for name, value in network.state_dict().items()}
+    for name, value in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            value.fill_(6789)
+        elif name.endswith(("running_var", "running_mean")):
+            value.copy_(torch.rand(value.shape, generator=torch.Generator().manual_seed(len(name))))
+    tensors["cnn.0.0.bias"].fill_(0.25)  # constant: the course's encoder divides 0 by 0
+    return tensors
+
+
+def network_of(tensors: dict[str, torch.Tensor]) -> Any:
+    network = create_network("course/studentnet", num_classes=3, image_size=32, seed=0)
+    network.load_state_dict(tensors)
+    return network.eval()

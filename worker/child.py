@@ -12,7 +12,6 @@ a lost mount) is let through: trying again may help. Any other exception would c
 
 import importlib
 import os
-import resource
 import signal
 import sys
 import threading
@@ -22,12 +21,13 @@ from typing import Any, NoReturn
 
 from app.errors import Problem
 from app.parent import end_with_parent
+from worker.limits import limit
 from worker.messages import Line, Stops, listen, read_order, take_over_stdout
 
 # What an order may ask for, and where it is done. Modules are loaded on demand: torch takes seconds.
 DO: dict[str, tuple[str, str]] = {
     "compress": ("worker.pipeline", "compress"),
-    "teacher": ("worker.inspections.teachers", "teacher"),
+    "teacher": ("worker.inspections.uploads", "teacher"),
     "dataset": ("worker.inspections.datasets", "dataset"),
     "architecture": ("worker.inspections.architectures", "architecture"),
 }
@@ -38,7 +38,7 @@ def main() -> NoReturn:
     end_with_parent(signal.SIGKILL)
     order = read_order(sys.stdin.buffer)
     stops = listen(sys.stdin.buffer)
-    _limit(order.get("limits", {}))
+    limit(order.get("limits", {}))
     if order["do"] != "compress":
         threading.Thread(target=_end_when_asked, args=(line, stops), daemon=True).start()
     line.send(_obey(order, line, stops))
@@ -69,7 +69,7 @@ def _problem_for(error: Exception, do: str) -> Problem:
         detail = "It needs more memory than this worker has: lower batch_size, or take a smaller student."
         return Problem(507, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
     # A verdict on the upload: another attempt would meet the same limit.
-    detail = "Looking at it needs more memory than an inspection may have (FEWBYTES_TRAINER_MEMORY_BYTES)."
+    detail = "Looking at it needs more memory than an inspection may have (FEWBYTES_INSPECTION_MEMORY_BYTES)."
     return Problem(422, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
 
 
@@ -95,19 +95,6 @@ def _end_when_asked(line: Line, stops: Stops) -> None:
     stops.asked.wait()
     line.send({"type": "stopped"})
     os._exit(0)
-
-
-def _limit(limits: dict[str, int]) -> None:
-    """Give up rights for good, before anything of a stranger's is opened.
-
-    A hard limit cannot be raised again.
-    """
-    for name, kind in (("memory_bytes", resource.RLIMIT_AS), ("file_bytes", resource.RLIMIT_FSIZE)):
-        if value := limits.get(name):
-            resource.setrlimit(kind, (value, value))
-    if seconds := limits.get("cpu_seconds"):
-        # SIGXCPU at the soft limit says why; SIGKILL follows for a process that ignores it.
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import tenancy
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
@@ -20,6 +21,9 @@ from app.tables import Dataset, Job, Teacher
 
 # An upload that needs more is hostile or broken: reading a 343 MB checkpoint takes less than a second.
 _TEACHER_CPU_SECONDS = 300
+# PyTorch alone takes 1 GB; half-precision weights are held in single precision, as a network, and packed.
+_TEACHER_BYTES = 4 << 30
+_TEACHER_BYTES_A_BYTE = 8
 # Decoding 200,000 photos takes about an hour on one core.
 _DATASET_CPU_SECONDS = 2 * 3600
 
@@ -40,6 +44,9 @@ def build(claim: Claim) -> dict[str, Any]:
         "num_threads": num_threads(claim.spec.get("num_threads")),
     }
     with reading() as session:
+        tenant_id = session.scalars(select(Job.tenant_id).where(Job.id == claim.job_id)).one()
+    # Whatever the job names, it gets nothing of another tenant's.
+    with tenancy.reading(tenant_id) as session:
         special = _compress(session, claim) if claim.kind == "compress" else _inspect(session, claim)
     return common | special
 
@@ -122,21 +129,25 @@ def _inspect(session: Session, claim: Claim) -> dict[str, Any]:
     order: dict[str, Any] = {"do": what, "spec": row.spec, "file": None}
     if row.file_sha256 is not None:
         order["file"] = _object(row.file_sha256)
-    if what == "teacher":
-        return order | {"limits": _limits(_TEACHER_CPU_SECONDS)}
+    if isinstance(row, Teacher):
+        return order | {"limits": _limits(_TEACHER_CPU_SECONDS, row.file_size_bytes)}
     if row.spec.get("folder"):
         order["folder"] = _folder(row.spec["folder"])
     return order | {"limits": _limits(_DATASET_CPU_SECONDS)}
 
 
-def _limits(cpu_seconds: int) -> dict[str, int]:
+def _limits(cpu_seconds: int, file_bytes: int | None = None) -> dict[str, int]:
     """What an inspection may use; it opens what strangers sent.
+
+    `file_bytes`: of a checkpoint, whose size says what it needs.
 
     No file it writes needs more than twice the largest upload (half-precision weights become single), and a
     little for its index.
     """
+    most = settings().inspection_memory_bytes
+    needed = most if file_bytes is None else _TEACHER_BYTES + _TEACHER_BYTES_A_BYTE * file_bytes
     return {
-        "memory_bytes": settings().trainer_memory_bytes,
+        "memory_bytes": min(most, needed),
         "cpu_seconds": cpu_seconds,
         "file_bytes": 2 * settings().max_file_bytes + (64 << 20),
     }

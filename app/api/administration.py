@@ -12,6 +12,7 @@ from app import keys, quotas, resources, tenants
 from app.api.context import CurrentCaller, CurrentKeyring, CurrentSettings
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of
 from app.api.views import Page, maybe_rfc3339, rfc3339
+from app.errors import Problem
 from app.spec.base import Spec
 from app.tables import ApiKey, AuditEntry
 
@@ -101,7 +102,15 @@ def list_keys(caller: CurrentCaller, page_size: PageSize = 50, page_token: PageT
 
 @router.post("/keys", response_model=NewKeyView, status_code=201)
 def post_key(spec: KeySpec, caller: CurrentCaller, keyring: CurrentKeyring) -> NewKeyView:
-    """Make a key for this tenant. Once there is one, nothing but the public pages opens without a key."""
+    """Make another key for this tenant. 409 while there is none: the first is the operator's to make."""
+    if caller.key_id is None:
+        # Nothing opens without a key from then on, so it must not be made by whoever happens to get in.
+        raise Problem(
+            409,
+            "FIRST_KEY",
+            "There is no key yet, and the first one closes this door to everybody without one. Make it where the "
+            "service runs: fewbytes keys create --tenant default --scope admin --name first.",
+        )
     with caller.transaction() as session:
         key, secret = keys.make(
             session, tenant_id=caller.tenant_id, name=spec.name, scope=spec.scope, days=spec.days

@@ -1,12 +1,12 @@
 """Artifacts: the files that jobs leave."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
 from app import reads
-from app.api.content import content_response
+from app.api.content import DOWNLOAD, content_response
 from app.api.context import CurrentCaller, CurrentStorage
 from app.api.jobs import JobId
 from app.api.views import ArtifactView, Page, artifact_view
@@ -17,14 +17,6 @@ from app.tables import TERMINAL, Artifact
 router = APIRouter(tags=["artifacts"])
 
 ArtifactId = Annotated[str, Path(pattern="^art_[0-9a-z]{1,40}$")]
-_BYTES: dict[str, Any] = {
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-}
-_DOWNLOAD: dict[int | str, dict[str, Any]] = {
-    200: _BYTES,
-    206: _BYTES | {"description": "The range asked for."},
-    304: {"description": "Unchanged."},
-}
 
 
 @router.get("/v1/jobs/{job_id}/artifacts", response_model=Page[ArtifactView])
@@ -35,7 +27,7 @@ def list_artifacts(job_id: JobId, caller: CurrentCaller) -> Page[ArtifactView]:
         return Page(items=[artifact_view(artifact) for artifact in reads.artifacts(session, job_id)])
 
 
-@router.get("/v1/jobs/{job_id}/download", response_class=Response, responses=_DOWNLOAD)
+@router.get("/v1/jobs/{job_id}/download", response_class=Response, responses=DOWNLOAD)
 def download(job_id: JobId, request: Request, caller: CurrentCaller, storage: CurrentStorage) -> Response:
     """The answer of a job, as a file: `curl -OJ`. 409 while there is none."""
     with caller.reading() as session:
@@ -58,7 +50,7 @@ def get_artifact(artifact_id: ArtifactId, caller: CurrentCaller) -> ArtifactView
         return artifact_view(reads.find_artifact(session, artifact_id))
 
 
-@router.get("/v1/artifacts/{artifact_id}/content", response_class=Response, responses=_DOWNLOAD)
+@router.get("/v1/artifacts/{artifact_id}/content", response_class=Response, responses=DOWNLOAD)
 def get_content(
     artifact_id: ArtifactId, request: Request, caller: CurrentCaller, storage: CurrentStorage
 ) -> Response:

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
@@ -15,6 +15,16 @@ from app.errors import Problem
 
 # What each download that nobody reads holds in memory.
 _BLOCK_BYTES = 64 << 10
+
+_BYTES: dict[str, Any] = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+}
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: _BYTES,
+    206: _BYTES | {"description": "The range asked for."},
+    304: {"description": "Unchanged."},
+}
+"""For the OpenAPI of a route that answers with `content_response`."""
 
 
 def content_response(

@@ -2,15 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
 from app.api import inspected
-from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings
+from app.api.content import DOWNLOAD, content_response
+from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings, CurrentStorage
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of
 from app.api.views import Page, TeacherView, teacher_view
 from app.api.waiting import Prefer
+from app.errors import Problem
 from app.spec.resources import TeacherSpec
 from app.tenancy import Caller
 
@@ -62,6 +64,28 @@ def list_teachers(
 def get_teacher(teacher_id: TeacherId, caller: CurrentCaller) -> TeacherView:
     """With its layer table, once ready."""
     return teacher_view(inspected.read(caller, "teacher", teacher_id))
+
+
+@router.get("/{teacher_id}/tensors", response_class=Response, responses=DOWNLOAD)
+def get_tensors(
+    teacher_id: TeacherId, request: Request, caller: CurrentCaller, storage: CurrentStorage
+) -> Response:
+    """What was read of the upload, as safetensors: the same weights give the same bytes, whatever they were wrapped in."""
+    teacher = inspected.read(caller, "teacher", teacher_id)
+    if teacher.tensors_sha256 is None:
+        detail = (
+            f"Teacher {teacher_id} is {teacher.state} and has no tensors: a table of soft labels never has."
+        )
+        raise Problem(409, "NO_TENSORS", detail, retryable=teacher.state == resources.INSPECTING)
+    path = storage.path(teacher.tensors_sha256)
+    return content_response(
+        request,
+        path,
+        size_bytes=path.stat().st_size,
+        sha256=teacher.tensors_sha256,
+        filename=f"{teacher_id}.safetensors",
+        media_type="application/octet-stream",
+    )
 
 
 @router.delete("/{teacher_id}", status_code=204)

@@ -40,7 +40,10 @@ class UploadView(BaseModel):
 
 
 class TeacherView(BaseModel):
-    """`report`, once ready: architecture, parameters, macs, layers (the layer table), classes, warnings."""
+    """`report`, once ready: architecture, parameters, macs, layers (the layer table), classes, warnings.
+
+    `tensors_sha256`: the digest of the tensors as they were read, the same whatever they were wrapped in.
+    """
 
     id: str
     name: str | None
@@ -49,6 +52,7 @@ class TeacherView(BaseModel):
     file_sha256: str
     file_size_bytes: int
     artifact_sha256: str | None
+    tensors_sha256: str | None
     report: dict[str, Any] | None
     error: dict[str, Any] | None
     created_at: str
@@ -199,7 +203,8 @@ def upload_view(upload: tables.Upload, offset: int, file: tables.File | None = N
 
 
 def teacher_view(teacher: tables.Teacher) -> TeacherView:
-    links = {"self": f"/v1/teachers/{teacher.id}", "inspection": f"/v1/jobs/{teacher.job_id}"}
+    path = f"/v1/teachers/{teacher.id}"
+    links = {"self": path, "tensors": f"{path}/tensors", "inspection": f"/v1/jobs/{teacher.job_id}"}
     return TeacherView(**_columns(teacher, TeacherView), created_at=rfc3339(teacher.created_at), links=links)
 
 

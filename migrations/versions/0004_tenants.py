@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "0004"
-down_revision: str | None = "0002"
+down_revision: str | None = "0003"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
@@ -20,7 +20,7 @@ JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=Tru
 DEFAULT = "ten_default"
 OWNED = ("files", "uploads", "teachers", "datasets", "jobs", "artifacts")
 SIZES = {
-    "teachers": ("artifact_size_bytes",),
+    "teachers": ("artifact_size_bytes", "tensors_size_bytes"),
     "datasets": ("file_size_bytes", "index_size_bytes", "pack_size_bytes"),
 }
 # (table, old index, new index) for lists, which are now one tenant's.

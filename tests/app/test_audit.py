@@ -87,14 +87,16 @@ ACTIONS = {
 }
 
 
-def test_every_operation_that_changes_something_is_written_down(service: Service) -> None:
+def test_every_operation_that_changes_something_is_written_down(sqlite_service: Service) -> None:
     """By which key, in which request; the table of operations is the application's own."""
-    acme = service.as_tenant("acme")
+    acme = sqlite_service.as_tenant("acme")
     acme.client.headers["X-Request-Id"] = "mine"
     [key] = acme.client.get("/v1/keys").json()["items"]
     ways = changes(acme)
     changing = {
-        f"{method} {path}" for method, path in operations(service.client) if method not in ("GET", "HEAD")
+        f"{method} {path}"
+        for method, path in operations(sqlite_service.client)
+        if method not in ("GET", "HEAD")
     }
     assert changing == ways.keys() == ACTIONS.keys()
     for operation, do in ways.items():

@@ -122,7 +122,7 @@ OTHERS = ("attempts", "events", "metrics")
 
 def test_what_was_there_before_tenants_is_the_default_ones_and_else_unchanged(empty_database: str) -> None:
     """The rows of every table; the new constraints hold afterwards."""
-    upgrade(empty_database, "0002")
+    upgrade(empty_database, "0003")
     engine = db.connect(empty_database)
     with engine.begin() as connection:
         for row in ROWS_OF_BEFORE:
@@ -169,7 +169,7 @@ def test_one_tenant_can_go_back_to_before(empty_database: str) -> None:
     """And forward again."""
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
-    upgrade(empty_database, "0002")
+    upgrade(empty_database, "0003")
     engine = db.connect(empty_database)
     with engine.begin() as connection:
         for row in ROWS_OF_BEFORE:
@@ -179,7 +179,7 @@ def test_one_tenant_can_go_back_to_before(empty_database: str) -> None:
     migrating = _migration_engine(empty_database)
     with migrating.begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "0002")
+        command.downgrade(config, "0003")
     migrating.dispose()
     assert rows(engine) == before
     upgrade(empty_database)

@@ -10,7 +10,7 @@ from app.spec.job import JobSpec
 from app.spec.resources import DatasetSpec
 from tests.worker import tiny
 from worker.datasets.build import build_dataset
-from worker.inspections import teachers
+from worker.inspections import uploads
 from worker.messages import Line, Stops
 
 QUIET = Line(os.open(os.devnull, os.O_WRONLY))
@@ -42,7 +42,7 @@ def inspected_teacher(folder: Path, content: bytes, ident: str = "tch_1", **spec
         "work_dir": str(folder),
         "num_threads": 1,
     }
-    report = teachers.teacher(order, QUIET, Stops())["result"]["report"]
+    report = uploads.teacher(order, QUIET, Stops())["result"]["report"]
     return {
         "id": ident,
         "kind": "soft_labels" if "soft_labels" in report else "network",

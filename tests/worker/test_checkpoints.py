@@ -54,7 +54,7 @@ def test_ordinary_checkpoints_give_the_tensors(content: Any, zipped: bool, tmp_p
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     read = read_checkpoint(path).tensors
     wanted = network().state_dict()
-    assert list(read) == list(wanted)
+    assert sorted(read) == sorted(wanted)
     assert all(torch.equal(read[key], wanted[key]) for key in wanted)
 
 
@@ -132,7 +132,7 @@ def test_the_courses_8_bit_pickle_keeps_its_stored_form(prefix: str, tmp_path: P
         content[prefix + name] = np.float64(7) if is_scalar else (low, high, q)
     (tmp_path / "8_bit_model.pkl").write_bytes(pickle.dumps(content, protocol=3))
     read = read_checkpoint(tmp_path / "8_bit_model.pkl")
-    assert list(read.tensors) == list(network().state_dict())
+    assert sorted(read.tensors) == sorted(network().state_dict())
     assert (read.tensors["1.num_batches_tracked"].dtype, read.tensors["1.num_batches_tracked"]) == (
         torch.int64,
         7,
@@ -178,9 +178,9 @@ def test_an_artifact_keeps_its_stored_form(tmp_path: Path) -> None:
     assert torch.equal(read.encoded["head.fc.weight"].data, made.encoded["head.fc.weight"].data)
 
 
-def test_an_argparse_namespace_is_named(tmp_path: Path) -> None:
+def test_what_scripts_keep_beside_the_weights_does_no_harm(tmp_path: Path) -> None:
     torch.save({"model": network().state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "a.pt")
-    assert "argparse.Namespace" in refused(tmp_path / "a.pt").detail
+    assert read_checkpoint(tmp_path / "a.pt").tensors.keys() == network().state_dict().keys()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -201,42 +201,46 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "code"),
     [
-        {"w": torch.zeros(1).expand(1 << 40)},
-        {"w/../../x": torch.zeros(1)},
-        {"w": torch.zeros(1, dtype=torch.complex64)},
-        {"w": torch.zeros((1,) * 9)},
-        {
-            "w": torch.sparse_coo_tensor(
-                torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (2,), check_invariants=True
-            )
-        },
-        OrderedDict(epoch=3),
-        [torch.zeros(1)],
-        torch.zeros(3),
+        ({"w": torch.zeros(1).expand(1 << 40)}, "CHECKPOINT_UNSAFE"),
+        ({"w/../../x": torch.zeros(1)}, "CHECKPOINT_UNSAFE"),
+        ({"w": torch.zeros(1, dtype=torch.complex64)}, "DTYPE_MISMATCH"),
+        ({"w": torch.zeros(1).to(torch.float8_e4m3fn)}, "DTYPE_MISMATCH"),
+        ({"w": torch.zeros((1,) * 9)}, "CHECKPOINT_UNSAFE"),
+        (
+            {
+                "w": torch.sparse_coo_tensor(
+                    torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (2,), check_invariants=True
+                )
+            },
+            "CHECKPOINT_UNREADABLE",
+        ),
+        (OrderedDict(epoch=3), "CHECKPOINT_UNREADABLE"),
+        ([torch.zeros(1)], "CHECKPOINT_UNREADABLE"),
+        (torch.zeros(3), "CHECKPOINT_UNREADABLE"),
     ],
-    ids=["stride 0", "name", "complex", "9 dimensions", "sparse", "no tensors", "list", "tensor"],
+    ids=["stride 0", "name", "complex", "fp8", "9 dimensions", "sparse", "no tensors", "list", "tensor"],
 )
-def test_strange_contents_are_unreadable(content: Any, tmp_path: Path) -> None:
+def test_strange_contents_are_refused(content: Any, code: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pt")
-    assert refused(tmp_path / "a.pt").code == "CHECKPOINT_UNREADABLE"
+    assert refused(tmp_path / "a.pt").code == code
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "code"),
     [
-        b"",
-        b"hello world, this is no checkpoint",
-        b"PK\x03\x04 truncated",
-        b"\x80\x02broken",
-        b"\x08\x07\x12\x07pytorch",
+        (b"", "CHECKPOINT_UNREADABLE"),
+        (b"hello world, this is no checkpoint", "CHECKPOINT_UNREADABLE"),
+        (b"PK\x03\x04 truncated", "CHECKPOINT_UNREADABLE"),
+        (b"\x80\x02broken", "CHECKPOINT_UNREADABLE"),
+        (b"\x08\x07\x12\x07pytorch", "CHECKPOINT_IS_CODE"),
     ],
     ids=["empty", "text", "zip", "pickle", "onnx"],
 )
-def test_other_files_are_unreadable(data: bytes, tmp_path: Path) -> None:
+def test_other_files_are_refused(data: bytes, code: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(data)
-    assert refused(tmp_path / "a.pt").code == "CHECKPOINT_UNREADABLE"
+    assert refused(tmp_path / "a.pt").code == code
 
 
 def test_a_truncated_upload_is_unreadable(tmp_path: Path) -> None:

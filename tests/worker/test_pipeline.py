@@ -14,8 +14,7 @@ import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from app.spec.steps.finetune import Finetune
-from models.course_files import read_course_file
-from tests.course import course_encode_8bit
+from tests.course import course_decode_8bit, course_encode_8bit
 from tests.worker import jobs, tiny
 from tests.worker.jobs import DISTILL, Ear
 from worker.chain import last_training_step, snapshot_epochs
@@ -380,12 +379,10 @@ def test_an_export_in_fewer_bits_has_its_own_accuracy(
         "final.course-8bit.pkl",
         "final.course-16bit.pkl",
     ]
-    decoded = read_course_file(content_of(order, last, "final.course-8bit.pkl"))
+    decoded = course_decode_8bit(content_of(order, last, "final.course-8bit.pkl"))
     (tmp_path / "final.pt").write_bytes(content_of(order, last, "final.pt"))
     network = models.load(tmp_path / "final.pt")
-    network.load_state_dict(
-        {k: v.decode() if isinstance(v, models.Encoded) else v for k, v in decoded.items()}
-    )
+    network.load_state_dict(decoded)
     images_NCHW = torch.stack([tiny._pixels(label, 300 + n) for label in (0, 1) for n in range(6)])
     with torch.no_grad():
         answers_N = network(models.normalise(images_NCHW, tiny.PREPROCESSING)).argmax(1)

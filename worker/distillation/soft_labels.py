@@ -13,9 +13,6 @@ Shapes: N pictures in the file, C classes in the file's order.
 import csv
 import io
 import math
-import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +54,7 @@ class SoftLabels:
 
 
 def read_soft_labels(path: Path) -> SoftLabels:
-    """Read and check a file of soft labels.
+    """Read and check a file of soft labels that we wrote ourselves, or a CSV.
 
     Raises Problem 422 SOFT_LABELS_UNREADABLE naming what is wrong: neither form, a class or path that is named twice,
     shapes that disagree, numbers that are not finite, "probabilities" whose rows do not sum to 1 (within 0.01).
@@ -67,18 +64,14 @@ def read_soft_labels(path: Path) -> SoftLabels:
     return _checked(_read_torch(path) if is_torch else _read_csv(path))
 
 
-def looks_like_soft_labels(path: Path) -> bool:
-    """Whether the file says that it is one, so that a checkpoint is not taken for a table nor the reverse."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not head.startswith(_TORCH_MAGIC[0]):
-        return re.match(rb'(\xef\xbb\xbf)?\s*"?path"?\s*,', head, re.IGNORECASE) is not None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return any(FORMAT.encode() in archive.open(name).read(_MAX_PICKLE_BYTES) for name in names[:1])
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, EOFError, zlib.error):
-        return False  # damaged: the reader of checkpoints says how
+def read_table(path: Path) -> SoftLabels:
+    """An uploaded CSV. Raises Problem 422 SOFT_LABELS_UNREADABLE."""
+    return _checked(_read_csv(path))
+
+
+def read_document(document: Mapping[str, Any]) -> SoftLabels:
+    """The content of an uploaded torch file, as the gate read it. Raises Problem 422 SOFT_LABELS_UNREADABLE."""
+    return _checked(_from_content(document))
 
 
 def write_soft_labels(path: Path, labels: SoftLabels) -> None:
@@ -143,7 +136,7 @@ def _read_torch(path: Path) -> SoftLabels:
     return _from_content(content)
 
 
-def _from_content(content: dict[Any, Any]) -> SoftLabels:
+def _from_content(content: Mapping[str, Any]) -> SoftLabels:
     kind, values = content.get("kind"), content.get("values")
     temperature = content.get("temperature", 1.0)
     if kind not in ("logits", "probabilities"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 import models
 from app.errors import Problem
@@ -20,9 +21,9 @@ from models.architectures import (
     find,
 )
 from models.torchvision_zoo import AUXILIARY_HEADS
-from worker.checkpoints import Checkpoint, read_checkpoint
-from worker.distillation.soft_labels import looks_like_soft_labels, read_soft_labels, write_soft_labels
-from worker.messages import Line, Stops
+from worker.checkpoints import Checkpoint, read_admitted
+from worker.distillation.soft_labels import SoftLabels, read_document, read_table, write_soft_labels
+from worker.gate import Admitted
 
 _MAX_SHOWN = 10
 # All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to
@@ -38,18 +39,22 @@ _SPELLINGS = (
 Shapes = dict[str, list[int]]
 
 
-def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
-    """Make the canonical artifact of an uploaded checkpoint, or of a table of soft labels, and a report on it.
+def inspect(order: dict[str, Any], admitted: Admitted | None, canonical: Path) -> dict[str, Any]:
+    """Make the artifact of an admitted checkpoint, or of a table of soft labels, and a report on it.
 
-    Raises Problem 422.
+    `canonical` is the file that the gate wrote; without `admitted` the upload is a table in CSV. Raises Problem 422.
     """
     torch.set_num_threads(order["num_threads"])
     spec = TeacherSpec.model_validate(order["spec"])
-    file = Path(order["file"])
-    if looks_like_soft_labels(file):
-        return _soft_labels(spec, file, Path(order["work_dir"]))
-    checkpoint = read_checkpoint(file)
+    file, work_dir = Path(order["file"]), Path(order["work_dir"])
+    if admitted is None:
+        return _soft_labels(spec, read_table(file), file, work_dir)
+    if admitted.kind == "soft_labels":
+        labels = read_document(admitted.document | load_file(canonical))
+        return _soft_labels(spec, labels, file, work_dir)
+    checkpoint = read_admitted(admitted, canonical)
     _check_finite(checkpoint.tensors)
+    _check_variances(checkpoint.tensors)
     preprocessing = _preprocessing(spec, checkpoint)
     network = _network(spec, checkpoint, preprocessing)
     class_names = spec.class_names or checkpoint.class_names
@@ -61,9 +66,7 @@ def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
             "name each output once, in order.",
         )
     _check_forward(network)
-    models.save(
-        network, Path(order["work_dir"]) / "teacher.pt", preprocessing=preprocessing, class_names=class_names
-    )
+    models.save(network, work_dir / "teacher.pt", preprocessing=preprocessing, class_names=class_names)
     table = models.layer_table(network)
     report = {
         "architecture": spec.architecture.architecture
@@ -79,12 +82,12 @@ def teacher(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         "size_bytes": file.stat().st_size,
         "warnings": checkpoint.warnings,
     }
-    return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
+    files = {"artifact": "teacher.pt", "tensors": canonical.name}
+    return {"type": "result", "result": {"report": report}, "files": files}
 
 
-def _soft_labels(spec: TeacherSpec, file: Path, work_dir: Path) -> dict[str, Any]:
+def _soft_labels(spec: TeacherSpec, labels: SoftLabels, file: Path, work_dir: Path) -> dict[str, Any]:
     """A teacher that is only a table: what it said about each picture."""
-    labels = read_soft_labels(file)
     if spec.class_names is not None:
         if len(spec.class_names) != len(labels.class_names):
             raise Problem(
@@ -109,10 +112,28 @@ def _soft_labels(spec: TeacherSpec, file: Path, work_dir: Path) -> dict[str, Any
         "size_bytes": file.stat().st_size,
         "warnings": [f"`{name}` was ignored: the file is a table of soft labels." for name in ignored],
     }
-    return {"type": "result", "result": {"report": report}, "files": {"artifact": "teacher.pt"}}
+    return {
+        "type": "result",
+        "result": {"report": report},
+        "files": {"artifact": "teacher.pt", "tensors": None},
+    }
 
 
 # ---- a teacher's parts
+
+
+def _check_variances(tensors: dict[str, torch.Tensor]) -> None:
+    """A negative variance passes as a weight, and a network with it may still answer finite numbers."""
+    negative = [
+        name for name, tensor in tensors.items() if name.endswith("running_var") and bool((tensor < 0).any())
+    ]
+    if negative:
+        raise Problem(
+            422,
+            "NOT_FINITE",
+            f"{len(negative)} batch norms have a negative running_var: {_some(negative)}. The network answers NaN: "
+            "upload a checkpoint from before.",
+        )
 
 
 def _check_finite(tensors: dict[str, torch.Tensor]) -> None:
@@ -161,9 +182,39 @@ def _network(spec: TeacherSpec, checkpoint: Checkpoint, preprocessing: dict[str,
         network = _from_graph(spec, checkpoint, height, width)
     else:
         network = _from_architecture(spec, checkpoint, height, width)
+    _check_types(network, checkpoint.tensors)
     network.load_state_dict(checkpoint.tensors)
     network.encoded = checkpoint.encoded
     return network.eval()
+
+
+def _check_types(network: Network, tensors: dict[str, torch.Tensor]) -> None:
+    """`load_state_dict` would cast whatever comes, complex to real and integers to weights, without a word.
+
+    Only from one float to another and from one integer to another it may. Raises Problem DTYPE_MISMATCH.
+    """
+    differing = [
+        f"{name} is {_type(tensors[name])}, not {_type(own)}"
+        for name, own in network.state_dict().items()
+        if _sort(tensors[name]) != _sort(own)
+    ]
+    if differing:
+        raise Problem(
+            422,
+            "DTYPE_MISMATCH",
+            f"{len(differing)} tensors have other types than the network's: {_some(differing)}. Weights are float16, "
+            "bfloat16, float32 or float64, counters integers: convert them and save again.",
+        )
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _sort(tensor: torch.Tensor) -> str:
+    if tensor.is_floating_point():
+        return "float"
+    return "bool" if tensor.dtype == torch.bool else "integer"
 
 
 def _from_graph(spec: TeacherSpec, checkpoint: Checkpoint, height: int, width: int) -> Network:
@@ -208,6 +259,7 @@ def _from_architecture(spec: TeacherSpec, checkpoint: Checkpoint, height: int, w
     _rename(spec.key_map, checkpoint)
     _take_known_spelling(name, options, height, checkpoint)
     _leave_out_auxiliary_heads(name, checkpoint)
+    _count_batches_from_zero(name, options, height, checkpoint)
     num_classes = _num_classes(name, options, height, checkpoint.tensors)
     if num_classes is None:
         num_classes = len(spec.class_names or checkpoint.class_names or []) or 1000
@@ -261,6 +313,16 @@ def _leave_out_auxiliary_heads(name: str, checkpoint: Checkpoint) -> None:
         checkpoint.warnings.append(
             f"{len(auxiliary)} tensors of {name}'s auxiliary heads were left out: they serve its training only."
         )
+
+
+def _count_batches_from_zero(
+    name: str, options: dict[str, Any], image_size: int, checkpoint: Checkpoint
+) -> None:
+    """Files from before PyTorch 0.4.1 have no counters of batches, torchvision's own ResNets among them."""
+    wanted = _skeleton(name, options, 2, image_size).keys()
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    if checkpoint.tensors.keys() == wanted - counters:
+        checkpoint.tensors |= {key: torch.tensor(0) for key in counters}
 
 
 def create(name: str, options: dict[str, Any], *, num_classes: int, image_size: int) -> Network:
