@@ -1,17 +1,16 @@
-"""The API under greedy and slow clients: its memory while many upload, and how long another client waits.
+"""What greedy and slow clients cost the API: memory while many upload, and another client's latency beside slow ones.
 
-    python -m benchmarks.http_load                       20 clients x 500 MB; 300 slow clients
-    python -m benchmarks.http_load --clients 20 --megabytes 100 --slow 300 --seconds 20
+    python -m benchmarks.http_load                    # 20 uploads of 500 MB (10 GB of disk), 300 slow clients
+    python -m benchmarks.http_load --uploads 5 --megabytes 20 --slow 60
 
-The API runs as `fewbytes api` does, a process of its own on SQLite; the clients are another process, so on two cores
-they compete with it for one and a half. Slow clients are a third each: a head that never ends (reconnecting when it
-is closed), a body of a byte a second, a download that nobody reads. The other client asks for the list of jobs,
-again and again, over one connection.
+A real `fewbytes up` in a folder of its own; the clients are other processes. Memory is the API process's, from /proc
+(Linux). Latency is that of GET /v1/jobs, one request after the other on one connection. docs/security.md has the output.
 """
 
 import argparse
-import asyncio
 import contextlib
+import http.client
+import json
 import multiprocessing
 import os
 import socket
@@ -21,295 +20,170 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from app import db
-from app.migrate import upgrade
-from app.settings import Settings
-from app.storage import Storage
-from tests.app.conftest import FakeWorker, Service
-
-_BLOCK = bytes(1 << 20)
-_ARTIFACT_BYTES = 32 << 20
-
-
-@dataclass(frozen=True)
-class Uploads:
-    """`peak_bytes`: resident memory of the API, sampled every 50 ms; `idle_bytes` before the first upload."""
-
-    num_bytes: int
-    seconds: float
-    statuses: dict[int, int]
-    idle_bytes: int
-    peak_bytes: int
-    peak_threads: int
-
-    @property
-    def megabytes_per_second(self) -> float:
-        return self.num_bytes / self.seconds / 1e6
-
-
-@dataclass(frozen=True)
-class Waits:
-    """How long one client waited for each of its answers."""
-
-    milliseconds: list[float]
-
-    def quantile(self, q: float) -> float:
-        ordered = sorted(self.milliseconds)
-        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
-
-# ---- the API, a process of its own
+_BLOCK = os.urandom(1 << 20)
+_HEAD = "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"
 
 
 @contextlib.contextmanager
-def running_api(folder: Path) -> Iterator[tuple[int, int]]:
-    """(process id, port) of the API on a migrated SQLite database in this folder."""
-    environment = os.environ | {"FEWBYTES_DATA_DIR": str(folder), "FEWBYTES_REQUESTS_PER_MINUTE": "0"}
-    for name in ("DATABASE_URL", "BROKER_URL"):
-        environment.pop(name, None)
-    upgrade(f"sqlite:///{folder / 'fewbytes.db'}")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(2048)
-        port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "app.cli", "api", "--fd", str(listener.fileno())]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            pass_fds=(listener.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+def service(folder: Path) -> Iterator[tuple[int, int]]:
+    """A running service: its port, and the API's process."""
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, "-m", "app.cli", "up", "--data-dir", str(folder / "data"), "--port", "0"]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    card = folder / "data" / "service.json"
+    give_up = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < give_up, "the service does not start"
+        with contextlib.suppress(OSError, ValueError, httpx.HTTPError, KeyError):
+            found: dict[str, Any] = json.loads(card.read_text())
+            if httpx.get(f"{found['url']}/readyz").status_code == 200:
+                break
+        time.sleep(0.1)
     try:
-        _wait_until_well(port)
-        yield process.pid, port
+        yield httpx.URL(found["url"]).port or 80, int(found["pids"]["api"])
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
-def _wait_until_well(port: int) -> None:
-    give_up = time.monotonic() + 60
-    while time.monotonic() < give_up:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200:
-                return
-        time.sleep(0.05)
-    raise TimeoutError("the API does not answer")
+def memory_mib(pid: int, which: str = "VmRSS") -> float:
+    """VmRSS: now; VmHWM: the most so far."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(which):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(which)
 
 
-def memory_and_threads(pid: int) -> tuple[int, int]:
-    """Resident bytes and number of threads of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["VmRSS"].split()[0]) * 1024, int(fields["Threads"])
+def upload(port: int, number: int, megabytes: int, answers: Any) -> None:
+    """One file, as curl -T sends it; no two have the same bytes."""
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        more = f"Content-Length: {megabytes << 20}\r\n"
+        line.sendall(_HEAD.format(method="PUT", path=f"/v1/files/load-{number}.bin", more=more).encode())
+        line.sendall(number.to_bytes(8, "little") + _BLOCK[8:])
+        for _ in range(megabytes - 1):
+            line.sendall(_BLOCK)
+        answer = http.client.HTTPResponse(line)
+        answer.begin()
+        answers.put(answer.status)
 
 
-# ---- uploads
-
-
-def measure_uploads(pid: int, port: int, *, clients: int, megabytes: int) -> Uploads:
-    """All at once, each its own file."""
-    idle_bytes, _ = memory_and_threads(pid)
-    results: multiprocessing.Queue[list[int]] = multiprocessing.get_context("spawn").Queue()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_upload_all, args=(port, clients, megabytes, results)
-    )
+def uploads(port: int, pid: int, count: int, megabytes: int) -> None:
+    """All at once; prints the memory that they took."""
+    before = memory_mib(pid)
+    answers: Any = multiprocessing.Queue()
+    clients = [
+        multiprocessing.Process(target=upload, args=(port, n, megabytes, answers)) for n in range(count)
+    ]
     began = time.monotonic()
-    process.start()
-    samples = [memory_and_threads(pid)]
-    while process.is_alive():
-        time.sleep(0.05)
-        samples.append(memory_and_threads(pid))
+    for client in clients:
+        client.start()
+    statuses = [answers.get(timeout=3600) for _ in clients]
     seconds = time.monotonic() - began
-    statuses = results.get(timeout=10)
-    process.join()
-    return Uploads(
-        num_bytes=clients * megabytes * 10**6,
-        seconds=seconds,
-        statuses={status: statuses.count(status) for status in set(statuses)},
-        idle_bytes=idle_bytes,
-        peak_bytes=max(memory for memory, _ in samples),
-        peak_threads=max(threads for _, threads in samples),
+    for client in clients:
+        client.join()
+    print(f"| uploads | {count} x {megabytes} MiB, answered {sorted(set(statuses))} |")
+    print(f"| throughput | {count * megabytes / seconds:.0f} MiB/s, {seconds:.0f} s |")
+    print(
+        f"| API memory before, most, after | {before:.0f}, {memory_mib(pid, 'VmHWM'):.0f}, {memory_mib(pid):.0f} MiB |",
+        flush=True,
     )
 
 
-def _upload_all(port: int, clients: int, megabytes: int, results: "multiprocessing.Queue[list[int]]") -> None:
-    async def all_at_once() -> list[int]:
-        return await asyncio.gather(*(_upload(port, f"load-{n}", megabytes * 10**6) for n in range(clients)))
-
-    results.put(asyncio.run(all_at_once()))
-
-
-async def _upload(port: int, name: str, size: int) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(
-        f"PUT /v1/files/{name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
-    )
-    left = size
-    while left:
-        block = _BLOCK[:left]
-        writer.write(block)
-        await writer.drain()
-        left -= len(block)
-    status = int((await reader.readline()).split()[1])
-    writer.close()
-    return status
+def latencies_ms(port: int, seconds: float) -> list[float]:
+    """Of GET /v1/jobs, sorted."""
+    found = []
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        for _ in range(20):
+            client.get("/v1/jobs")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            assert client.get("/v1/jobs").status_code == 200
+            found.append(1000 * (time.perf_counter() - began))
+    return sorted(found)
 
 
-# ---- slow clients
+def slow_clients(port: int, count: int, stop: Any) -> None:
+    """A third sends half a head, a third a body at a byte a second, a third reads nothing of its answers.
 
+    Who is hung up on comes again.
+    """
+    lines: list[socket.socket | None] = [None] * count
 
-class SlowClients:
-    """A thread with an event loop of its own; `with` it, they are there."""
-
-    def __init__(self, port: int, number: int, download_path: str) -> None:
-        self._port = port
-        self._tasks = [
-            (self._slow_head, self._slow_body, self._unread_download)[n % 3] for n in range(number)
-        ]
-        self._path = download_path
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-
-    def __enter__(self) -> "SlowClients":
-        self._thread.start()
-        self._running = asyncio.run_coroutine_threadsafe(self._run(), self._loop)
-        time.sleep(2.0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._running.cancel()
-        time.sleep(0.2)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _run(self) -> None:
-        await asyncio.gather(*(self._again(task) for task in self._tasks))
-
-    async def _again(self, task: "object") -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                await task()  # type: ignore[operator]
-            await asyncio.sleep(0.1)
-
-    async def _slow_head(self) -> None:
-        line = await self._line(b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\n")
-        try:
-            while True:
-                await asyncio.sleep(1)
-                await self._loop.sock_sendall(line, b"A: b\r\n")
-        finally:
-            line.close()
-
-    async def _slow_body(self) -> None:
-        line = await self._line(
-            b"PUT /v1/files/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
-        )
-        try:
-            while True:
-                await asyncio.sleep(1)
-                await self._loop.sock_sendall(line, b"x")
-        finally:
-            line.close()
-
-    async def _unread_download(self) -> None:
-        line = await self._line(f"GET {self._path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            line.close()
-
-    async def _line(self, first: bytes) -> socket.socket:
+    def begin(number: int) -> socket.socket:
         line = socket.socket()
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect(("127.0.0.1", port))
         line.setblocking(False)
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-        await self._loop.sock_connect(line, ("127.0.0.1", self._port))
-        await self._loop.sock_sendall(line, first)
+        kind = number % 3
+        if kind == 0:
+            line.send(b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        elif kind == 1:
+            more = "Content-Length: 100000\r\n"
+            line.send(_HEAD.format(method="PUT", path=f"/v1/files/slow-{number}.bin", more=more).encode())
+        else:
+            line.send(_HEAD.format(method="GET", path="/openapi.json", more="").encode())
         return line
 
-
-def prepare_download(port: int, data_dir: Path) -> str:
-    """The path of an artifact to download: a job that a worker of ours accepts and finishes at once."""
-    db.configure(f"sqlite:///{data_dir / 'fewbytes.db'}")
-    worker = FakeWorker(Storage(data_dir))
-    worker.know(names=["cat", "dog"])
-    worker.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            service = Service(client, worker, Settings(data_dir=data_dir), port)
-            student = {"architecture": "report/final"}
-            job_id = service.job(steps=[{"method": "distill", "student": student}])
-            worker.finish(job_id, os.urandom(_ARTIFACT_BYTES))
-    finally:
-        worker.stop()
-        db.configure(None)
-    return f"/v1/jobs/{job_id}/download"
+    while not stop.is_set():
+        for number, line in enumerate(lines):
+            try:
+                if line is None:
+                    lines[number] = begin(number)
+                elif number % 3 < 2:
+                    line.send(b"a")
+            except BlockingIOError:
+                continue
+            except OSError:
+                if line is not None:
+                    line.close()
+                lines[number] = None
+        stop.wait(1.0)
 
 
-def measure_waits(port: int, seconds: float, path: str = "/v1/jobs") -> Waits:
-    """One client that asks again as soon as it has its answer."""
-    milliseconds = []
-    until = time.monotonic() + seconds
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        client.get(path)
-        while time.monotonic() < until:
-            began = time.perf_counter()
-            assert client.get(path).status_code == 200
-            milliseconds.append(1000 * (time.perf_counter() - began))
-    return Waits(milliseconds)
+def disturbed(port: int, pid: int, count: int, seconds: float) -> None:
+    """Latency without and with slow clients."""
+    rows = [("undisturbed", latencies_ms(port, seconds))]
+    stop = multiprocessing.Event()
+    clients = multiprocessing.Process(target=slow_clients, args=(port, count, stop))
+    clients.start()
+    time.sleep(3)
+    rows.append((f"beside {count} slow clients", latencies_ms(port, seconds)))
+    most = memory_mib(pid)
+    stop.set()
+    clients.join()
+    for name, found in rows:
+        p50, p99 = found[len(found) // 2], found[int(0.99 * len(found))]
+        print(f"| GET /v1/jobs {name} | p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(found)} requests |")
+    ratio = rows[1][1][int(0.99 * len(rows[1][1]))] / rows[0][1][int(0.99 * len(rows[0][1]))]
+    print(f"| p99, disturbed to undisturbed | {ratio:.2f} |")
+    print(f"| API memory with them | {most:.0f} MiB, {threads(pid)} threads |", flush=True)
 
 
-def measure_disturbance(
-    port: int, path: str, *, slow: int, seconds: float, rounds: int = 3
-) -> tuple[Waits, Waits]:
-    """(undisturbed, disturbed), in turns, so that whatever else the machine does falls on both."""
-    calm: list[float] = []
-    disturbed: list[float] = []
-    for _ in range(rounds):
-        calm += measure_waits(port, seconds).milliseconds
-        with SlowClients(port, slow, path):
-            disturbed += measure_waits(port, seconds).milliseconds
-        time.sleep(1.0)
-    return Waits(calm), Waits(disturbed)
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--uploads", type=int, default=20)
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--slow", type=int, default=300)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the measurements of waits")
-    parser.add_argument(
-        "--folder", type=Path, help="where the data go; default: the system's temporary folder"
-    )
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of latency")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as name, running_api(Path(name)) as (pid, port):
-        path = prepare_download(port, Path(name))
-        calm, disturbed = measure_disturbance(port, path, slow=given.slow, seconds=given.seconds)
-        with SlowClients(port, given.slow, path):
-            slow_bytes, slow_threads = memory_and_threads(pid)
-        uploads = measure_uploads(pid, port, clients=given.clients, megabytes=given.megabytes)
-    print(f"{given.clients} uploads of {given.megabytes} MB at once, answers {uploads.statuses}")
-    print(f"  throughput   {uploads.megabytes_per_second:8.0f} MB/s in {uploads.seconds:.1f} s")
-    print(
-        f"  memory       {uploads.peak_bytes / 1e6:8.0f} MB at most, {uploads.idle_bytes / 1e6:.0f} MB before"
-    )
-    print(f"  threads      {uploads.peak_threads:8d} at most")
-    print(f"{given.slow} slow clients: {slow_bytes / 1e6:.0f} MB, {slow_threads} threads")
-    print("  another client waits     p50 ms     p99 ms     max ms    answers")
-    for label, waits in (("undisturbed", calm), ("disturbed", disturbed)):
-        values = (waits.quantile(0.5), waits.quantile(0.99), max(waits.milliseconds))
-        print(f"  {label:20}" + "".join(f"{v:11.2f}" for v in values) + f"{len(waits.milliseconds):11d}")
-    print(f"  p99, disturbed : undisturbed = {disturbed.quantile(0.99) / calm.quantile(0.99):.2f}")
+    assert threading.active_count() == 1  # the clients are forked
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as (port, pid):
+        print("| what | measured |\n|---|---|", flush=True)
+        disturbed(port, pid, given.slow, given.seconds)
+        uploads(port, pid, given.uploads, given.megabytes)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import signal
 import socket
 import threading
 import warnings
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -28,7 +27,7 @@ from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
 from app.settings import settings
 from worker import supervisor
-from worker.orders import num_cores
+from worker.orders import has_gpu, num_cores
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,7 @@ def device() -> str:
 
     The child, which has torch, decides what it really computes on.
     """
-    gpu = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    return "cuda" if gpu else f"cpu ({platform.machine()}, {num_cores()} cores)"
+    return "cuda" if has_gpu() else f"cpu ({platform.machine()}, {num_cores()} cores)"
 
 
 class Presence:
