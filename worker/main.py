@@ -20,7 +20,7 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from sqlalchemy.exc import DBAPIError
 
-from app import jobs, workers
+from app import jobs, logs, workers
 from app.db import transaction
 from app.outbox import Outbox
 from app.parent import end_with_parent, end_with_stdin
@@ -95,7 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no such queue: {', '.join(sorted(unknown))}; there are {', '.join(QUEUES)}")
     # It says "superuser privileges". In a container everybody is root, and no pickle is ever accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logs.configure(settings().log_format, "WARNING")
+    # Celery would put handlers of its own in their place.
+    signals.setup_logging.connect(_keep_our_logging, weak=False)
     celery, presence, outbox = celery_app(), Presence(queues), Outbox()
     add_task(celery, presence)
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
@@ -108,6 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         outbox.stop()
         presence.stop()
+
+
+def _keep_our_logging(**_: Any) -> None:
+    """Celery configures logging only where nobody listens to this signal."""
 
 
 def _preempt(**_: Any) -> None:
