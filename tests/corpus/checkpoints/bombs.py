@@ -211,7 +211,6 @@ def _deep() -> Iterator[Case]:
                             sized,
                             numbers((1,) * 100_000),
                             FALSE,
-                            HOOKS,
                             call("collections.OrderedDict"),
                         ),
                     )
