@@ -8,7 +8,7 @@ COPY app app
 COPY worker worker
 COPY models models
 COPY migrations migrations
-ENV FEWBYTES_DATA_DIR=/data
+ENV FEWBYTES_DATA_DIR=/data FEWBYTES_LOG_FORMAT=json
 VOLUME /data
 
 FROM base AS api

@@ -1,4 +1,4 @@
-"""The log of the API: one line an event, as text or (FEWBYTES_LOG_FORMAT=json) as one JSON object a line.
+"""The log: one line an event, as text or (FEWBYTES_LOG_FORMAT=json) as one JSON object a line.
 
 What a stranger sent is never part of it but for the path, percent-encoded as it came; no query values, no
 bodies, no keys.

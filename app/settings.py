@@ -4,7 +4,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -69,6 +69,32 @@ class Settings(BaseSettings):
     inspection_memory_bytes: int = Field(
         16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
     )
+
+    trainer_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="What a trainer on the CPU may take, decoded images included. Default: nine tenths of the machine's "
+        "(or the container's) memory; 0: no limit, else at least 1 GiB, which PyTorch alone needs. Not on CUDA, whose "
+        "driver maps far more than it uses.",
+    )
+    max_job_macs: float = Field(
+        1e21,
+        ge=0,
+        description="Estimated multiply-adds of one job, all seeds together; 0: no limit. "
+        "1e21 are two months of one H100 at full speed.",
+    )
+    max_job_seconds: float = Field(
+        30 * 86400.0, gt=0, description="Longest run of one job; it is the deadline of jobs that name none."
+    )
+
+    @field_validator("trainer_memory_bytes")
+    @classmethod
+    def _torch_can_start(cls, value: int | None) -> int | None:
+        if value is not None and 0 < value < 1 << 30:
+            raise ValueError(
+                f"PyTorch does not start in {value} bytes: give at least {1 << 30}, or 0 for no limit"
+            )
+        return value
 
     @cached_property
     def resolved_data_dir(self) -> Path:

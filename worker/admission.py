@@ -1,5 +1,6 @@
 """The gate's verdict as callers see it. No torch in here: a refusal must not wait for it."""
 
+import errno
 from pathlib import Path
 
 from app.errors import Problem
@@ -16,6 +17,11 @@ def admitted(file: Path, canonical: Path) -> Admitted:
         canonical.unlink(missing_ok=True)
         detail = "reading it needs more memory than any checkpoint of its size"
         raise _problem(Refused("CHECKPOINT_UNSAFE", "MEMORY", detail)) from None
+    except OSError as error:
+        if error.errno != errno.EFBIG:  # others are the disk's, and may be gone in the next attempt
+            raise
+        detail = "its tensors have more bytes than a file of this service may"
+        raise _problem(Refused("CHECKPOINT_UNSAFE", "TENSOR_BYTES", detail)) from None
 
 
 def _problem(refused: Refused) -> Problem:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 # The gate holds a pickle of 64 MB as objects, or a bare one of 512 MB, or a tensor and its copy in C order.
 _GATE_BYTES = 1 << 30
 _GATE_SECONDS = 20
+_GATE_FILES = 64
+"""The upload twice, what is written, the line to the supervisor, and Python's own."""
 _GATE_BYTES_A_SECOND = 50_000_000
 """Reading, checking and writing 343 MB takes under a second; a slow disk takes longer, but not CPU time."""
 
@@ -28,15 +30,22 @@ def limit(limits: dict[str, int]) -> None:
 
 @contextlib.contextmanager
 def tightened(file_bytes: int) -> Iterator[None]:
-    """While the gate reads a file of this size: less memory and time than the process has otherwise.
+    """While the gate reads a file of this size: less memory and time than the process has otherwise, few open files,
+    and no other process (root may start one still).
 
-    MemoryError at the one, SIGXCPU at the other.
+    MemoryError at the first, SIGXCPU at the second.
     """
-    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_DATA, resource.RLIMIT_CPU)}
     memory = _GATE_BYTES + 2 * min(file_bytes, _GATE_BYTES)
     seconds = _GATE_SECONDS + file_bytes // _GATE_BYTES_A_SECOND
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + 1
-    for kind, soft in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, used + seconds)):
+    tight = {
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_CPU: used + seconds,
+        resource.RLIMIT_NOFILE: _GATE_FILES,
+        resource.RLIMIT_NPROC: 0,
+    }
+    before = {kind: resource.getrlimit(kind) for kind in tight}
+    for kind, soft in tight.items():
         resource.setrlimit(kind, (_smaller(soft, before[kind][0]), before[kind][1]))
     try:
         yield

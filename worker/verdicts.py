@@ -122,6 +122,23 @@ def killed_by_its_limits(code: int | None, order: dict[str, Any]) -> Problem | N
     )
 
 
+# How a process ends when libraries, not Python, are refused memory; 127 is the loader of shared libraries.
+_STARVED = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, 127)
+
+
+def starved(code: int | None, order: dict[str, Any]) -> Problem | None:
+    """A trainer with a memory limit that broke down: every further attempt would meet the same limit."""
+    memory = order.get("limits", {}).get("memory_bytes")
+    if not memory or code not in _STARVED:
+        return None
+    return Problem(
+        507,
+        "OUT_OF_MEMORY",
+        f"The trainer broke down under its limit of {memory} bytes of memory (FEWBYTES_TRAINER_MEMORY_BYTES), exit code "
+        f"{code}: lower batch_size or the image size, or take a smaller student.",
+    )
+
+
 def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list[NewArtifact]:
     stored = []
     for file in files:

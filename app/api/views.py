@@ -129,6 +129,7 @@ class PlanView(BaseModel):
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    limits: dict[str, Any]
     warnings: list[str]
 
 

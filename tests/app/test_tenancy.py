@@ -164,7 +164,7 @@ def rows_of(tenant_id: str) -> list[Any]:
             ).all()
         for table in (Event, Metric, Attempt):
             rows += session.execute(select(*table.__table__.columns).where(table.job_id.in_(ids))).all()
-    return rows
+    return sorted(rows, key=str)
 
 
 SLIPPERY: list[Callable[[], Any]] = [

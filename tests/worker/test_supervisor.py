@@ -43,6 +43,7 @@ def plain_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "work_dir": str(work_dir),
             "num_threads": 1,
             "deadline_seconds": deadline,
+            "asked_seconds": deadline,
         }
 
     monkeypatch.setattr(orders, "build", build)

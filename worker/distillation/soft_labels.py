@@ -24,6 +24,7 @@ from torch import Tensor
 
 from app.errors import Problem
 from app.spec.base import Split
+from worker.gate.class_names import RULE, are_usable
 from worker.run import Data
 
 FORMAT = "fewbytes/soft-labels/1"
@@ -31,8 +32,7 @@ Kind = Literal["logits", "probabilities"]
 
 # Half precision keeps about three decimals a value, and a row has many.
 _SUM_TOLERANCE = 1e-2
-# A million paths in a pickle.
-_MAX_PICKLE_BYTES = 256 << 20
+_MAX_SHOWN = 200
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")
 
 
@@ -140,7 +140,7 @@ def _from_content(content: Mapping[str, Any]) -> SoftLabels:
     kind, values = content.get("kind"), content.get("values")
     temperature = content.get("temperature", 1.0)
     if kind not in ("logits", "probabilities"):
-        raise _unreadable(f"its 'kind' is {kind!r}, not 'logits' or 'probabilities'")
+        raise _unreadable(f"its 'kind' is {str(kind)[:_MAX_SHOWN]!r}, not 'logits' or 'probabilities'")
     for key in ("class_names", "paths"):
         names = content.get(key)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -154,7 +154,7 @@ def _from_content(content: Mapping[str, Any]) -> SoftLabels:
             f"and its paths and class_names need {list(expected)}"
         )
     if not isinstance(temperature, float | int) or not 0 < temperature < math.inf:
-        raise _unreadable(f"its 'temperature' is {temperature!r}, not a positive number")
+        raise _unreadable(f"its 'temperature' is {str(temperature)[:_MAX_SHOWN]!r}, not a positive number")
     return SoftLabels(
         kind, content["class_names"], content["paths"], values.float().contiguous(), float(temperature)
     )
@@ -202,10 +202,12 @@ def _checked(labels: SoftLabels) -> SoftLabels:
         raise _unreadable(
             f"it has {len(labels.paths)} pictures and {len(labels.class_names)} classes: at least 1 and 2 are needed"
         )
+    if not are_usable(labels.class_names):
+        raise _unreadable(RULE)
     for what, names in (("path", labels.paths), ("class", labels.class_names)):
         (name, count), *_ = Counter(names).most_common(1)
         if count > 1:
-            raise _unreadable(f"it names the {what} {name!r} {count} times")
+            raise _unreadable(f"it names the {what} {name[:_MAX_SHOWN]!r} {count} times")
     if not bool(labels.values_NC.isfinite().all()):
         row = int((~labels.values_NC.isfinite()).any(dim=1).nonzero()[0])
         _refuse_row(labels, row, "holds a number that is not finite")
@@ -220,4 +222,4 @@ def _checked(labels: SoftLabels) -> SoftLabels:
 
 
 def _refuse_row(labels: SoftLabels, row: int, why: str) -> NoReturn:
-    raise _unreadable(f"the row of {labels.paths[row]!r} {why}")
+    raise _unreadable(f"the row of {labels.paths[row][:_MAX_SHOWN]!r} {why}")

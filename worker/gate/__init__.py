@@ -8,7 +8,7 @@ package imports nothing of this project and nothing but Python's standard librar
 """
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,11 +89,16 @@ def _source(opened: contextlib.ExitStack, path: Path, limits: Limits) -> _Source
     head = file.read(512)
     if head.startswith(MAGIC):
         container = opened.enter_context(contextlib.closing(open_container(file, limits)))
-        value = walk(container.pickle(limits), limits, container.storages())
-        return _Source(find_contents(value, limits), container.open, container.num_bytes)
+        pickle = container.pickle(limits)
+        value = walk(pickle, limits, container.storages())
+        return _Source(
+            find_contents(value, _for_a_pickle_of(len(pickle), limits)), container.open, container.num_bytes
+        )
     if legacy.MAGIC.match(head):
         found = read_legacy(file, limits)
-        return _Source(find_contents(found.value, limits), found.open, file_bytes)
+        return _Source(
+            find_contents(found.value, _for_a_pickle_of(file_bytes, limits)), found.open, file_bytes
+        )
     if looks_like_safetensors(head):
         named = read_safetensors(file, limits)
         return _Source(of_named_tensors(named.tensors, limits), named.open, file_bytes)
@@ -106,5 +111,10 @@ def _source(opened: contextlib.ExitStack, path: Path, limits: Limits) -> _Source
     raise foreign.refusal(head, file_bytes)
 
 
-def _nothing_outside(storage: Storage) -> NoReturn:
+def _for_a_pickle_of(num_bytes: int, limits: Limits) -> Limits:
+    """What is spelled out has a byte at least; what is shared may repeat, but 3 KB must not mean a million values."""
+    return replace(limits, document_values=min(limits.document_values, 10_000 + 4 * num_bytes))
+
+
+def _nothing_outside(storage: Storage, first: int) -> NoReturn:
     raise AssertionError("a bare pickle holds its numbers itself")

@@ -4,7 +4,6 @@ The same weights give the same bytes, whatever container, prefix, order or strid
 """
 
 import array
-import itertools
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from worker.gate.limits import Limits
 from worker.gate.refusal import unreadable, unsafe
 from worker.gate.tensors import ITEM_BYTES, Storage, Tensor, c_strides
 
-Open = Callable[[Storage], AbstractContextManager[IO[bytes]]]
-"""A storage's bytes as a stream, from its begin; there may be more behind them."""
+Open = Callable[[Storage, int], AbstractContextManager[IO[bytes]]]
+"""A storage's bytes as a stream, from the byte of that number on; there may be more behind them."""
 
 _CHUNK = 1 << 20
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -26,11 +25,24 @@ _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 def write_canonical(tensors: dict[str, Tensor], open_storage: Open, path: Path, limits: Limits) -> None:
     """Write the file. Raises Refused when a storage is shorter than it was said to be."""
     names = sorted(tensors)
+    _check_reordered([tensor for tensor in tensors.values() if not tensor.is_contiguous], limits)
     with path.open("wb") as out:
         header = _header({name: tensors[name] for name in names})
         out.write(struct.pack("<Q", len(header)) + header)
         for name in names:
-            _write(tensors[name], open_storage, out, limits)
+            _write(tensors[name], open_storage, out)
+
+
+def _check_reordered(tensors: list[Tensor], limits: Limits) -> None:
+    """What is not in C order is held in memory, and moved in a loop of Python's."""
+    most = max((_reach(tensor) * ITEM_BYTES[tensor.dtype] for tensor in tensors), default=0)
+    rows = sum(tensor.num_elements // max(tensor.shape) for tensor in tensors)
+    if most > limits.reordered_bytes or rows > limits.reordered_rows:
+        raise unsafe(
+            "TENSOR_STRIDES",
+            f"its tensors that are not contiguous look into {most} bytes, by {rows} rows",
+            "Call .contiguous() on them before torch.save.",
+        )
 
 
 def _header(tensors: dict[str, Tensor]) -> bytes:
@@ -43,54 +55,74 @@ def _header(tensors: dict[str, Tensor]) -> bytes:
     return header + b" " * (-len(header) % 8)  # as the library pads it, so that data are aligned
 
 
-def _write(tensor: Tensor, open_storage: Open, out: BinaryIO, limits: Limits) -> None:
+def _write(tensor: Tensor, open_storage: Open, out: BinaryIO) -> None:
     if not tensor.num_elements:
         return
-    if tensor.is_contiguous:
-        first = tensor.offset * ITEM_BYTES[tensor.dtype]
-        for chunk in _chunks(tensor.storage, first, first + tensor.num_bytes, open_storage):
-            out.write(chunk)
+    if not tensor.is_contiguous:
+        out.write(_in_c_order(tensor, open_storage))
         return
-    if tensor.storage.num_bytes > limits.reordered_bytes:
-        raise unsafe(
-            "TENSOR_STRIDES",
-            f"a tensor that is not contiguous looks into {tensor.storage.num_bytes} bytes",
-            "Call .contiguous() on it before torch.save.",
-        )
-    out.write(_in_c_order(tensor, open_storage))
+    for chunk in _chunks(tensor, tensor.num_bytes, open_storage):
+        out.write(chunk)
 
 
-def _chunks(storage: Storage, first: int, end: int, open_storage: Open) -> Iterator[bytes | memoryview]:
-    """The bytes of a storage from `first` up to `end`."""
-    if storage.data is not None:
-        yield storage.data[first:end]
+def _chunks(tensor: Tensor, count: int, open_storage: Open) -> Iterator[bytes | memoryview]:
+    """`count` bytes of a tensor's storage, from its first element on."""
+    first = tensor.offset * ITEM_BYTES[tensor.dtype]
+    if tensor.storage.data is not None:
+        yield tensor.storage.data[first : first + count]
         return
-    with open_storage(storage) as stream:
-        for skipped, count in ((True, first), (False, end - first)):
-            while count:
-                chunk = stream.read(min(count, _CHUNK))
-                if not chunk:
-                    raise unreadable("DATA_TRUNCATED", "it ends within a tensor; was the upload complete?")
-                if not skipped:
-                    yield chunk
-                count -= len(chunk)
+    with open_storage(tensor.storage, first) as stream:
+        while count:
+            chunk = stream.read(min(count, _CHUNK))
+            if not chunk:
+                raise unreadable("DATA_TRUNCATED", "it ends within a tensor; was the upload complete?")
+            yield chunk
+            count -= len(chunk)
+
+
+def _whole_items(chunks: Iterator[bytes | memoryview], item_bytes: int) -> Iterator[bytes]:
+    """The same bytes in pieces that end where an element ends: a deflated stream stops anywhere."""
+    rest = b""
+    for chunk in chunks:
+        piece = rest + chunk
+        whole = len(piece) - len(piece) % item_bytes
+        rest = piece[whole:]
+        yield piece[:whole]
+    assert not rest
+
+
+def _reach(tensor: Tensor) -> int:
+    """Elements of the storage from the tensor's first to its last."""
+    return 1 + sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True))
 
 
 def _in_c_order(tensor: Tensor, open_storage: Open) -> "array.array[int]":
     """The elements in C order. Rows along the longest side move at once, as slices with a step."""
     code = _CODES[ITEM_BYTES[tensor.dtype]]
     source = array.array(code)
-    for chunk in _chunks(tensor.storage, 0, tensor.storage.num_bytes, open_storage):
+    for chunk in _whole_items(
+        _chunks(tensor, _reach(tensor) * source.itemsize, open_storage), source.itemsize
+    ):
         source.frombytes(chunk)
     target = array.array(code, bytes(tensor.num_bytes))
     steps = c_strides(tensor.shape)
     longest = max(range(len(tensor.shape)), key=lambda axis: tensor.shape[axis])
     side, read_step, write_step = tensor.shape[longest], tensor.strides[longest], steps[longest]
-    others = [axis for axis in range(len(tensor.shape)) if axis != longest]
-    for index in itertools.product(*(range(tensor.shape[axis]) for axis in others)):
-        read = tensor.offset + sum(i * tensor.strides[axis] for i, axis in zip(index, others, strict=True))
-        write = sum(i * steps[axis] for i, axis in zip(index, others, strict=True))
+    reads, writes = (
+        _row_starts(tensor.shape, tensor.strides, longest),
+        _row_starts(tensor.shape, steps, longest),
+    )
+    for read, write in zip(reads, writes, strict=True):
         target[write : write + (side - 1) * write_step + 1 : write_step] = source[
             read : read + (side - 1) * read_step + 1 : read_step
         ]
     return target
+
+
+def _row_starts(shape: tuple[int, ...], strides: tuple[int, ...], along: int) -> list[int]:
+    """Where each row along an axis begins, in elements."""
+    starts = [0]
+    for axis, (side, stride) in enumerate(zip(shape, strides, strict=True)):
+        if axis != along:
+            starts = [start + index * stride for start in starts for index in range(side)]
+    return starts

@@ -13,8 +13,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from worker.gate.known_names import StorageType, StorageView
 from worker.gate.limits import Limits
@@ -35,8 +36,10 @@ DAMAGE = (
 
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-# Bit 3: sizes follow the data. Bit 11: names are UTF-8.
-_KNOWN_FLAGS = 0x0808
+_SIZES_FOLLOW = 0x0008
+# Bits 1 and 2: how hard deflate tried. Bit 11: names are UTF-8.
+_KNOWN_FLAGS = _SIZES_FOLLOW | 0x0006 | 0x0800
+_IN_ZIP64 = 0xFFFFFFFF
 _MEMBER = re.compile(
     r"data\.pkl|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id|data/[0-9]{1,9}"
 )
@@ -49,6 +52,7 @@ _PROGRAMS = (
         "TORCH_EXPORT",
         "a torch.export program (.pt2)",
     ),
+    (re.compile(r"\.data/(extern_modules|python_version)"), "TORCH_PACKAGE", "a torch.package"),
 )
 
 
@@ -72,6 +76,9 @@ class Container:
 
     archive: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
+    starts: dict[str, int]
+    """Where each member's bytes begin in the file."""
+    file: BinaryIO
     source: SmallReads
 
     @property
@@ -94,9 +101,18 @@ class Container:
         with self.archive.open(info) as member:
             return b"".join(iter(lambda: member.read(_CHUNK), b""))
 
-    def open(self, storage: Storage) -> IO[bytes]:
-        """A storage's bytes as a stream."""
-        return self.archive.open(self.members[f"data/{storage.key}"])
+    def open(self, storage: Storage, first: int) -> AbstractContextManager[IO[bytes]]:
+        """A storage's bytes as a stream, from the byte `first` on.
+
+        The CRC was checked. `zipfile` would read all that lies before: a thousand weights in one flat storage took 16 s.
+        """
+        name = f"data/{storage.key}"
+        if self.members[name].compress_type == zipfile.ZIP_STORED:
+            self.file.seek(self.starts[name] + first)
+            return nullcontext(self.file)
+        member = self.archive.open(self.members[name])
+        member.seek(first)
+        return member
 
     def storages(self) -> "Storages":
         return Storages(
@@ -145,7 +161,7 @@ def open_container(file: BinaryIO, limits: Limits) -> Container:
     file_bytes = file.seek(0, os.SEEK_END)
     small = SmallReads(io.FileIO(os.dup(file.fileno())), limits.zip_directory_bytes, _large_directory)
     try:
-        return Container(*_checked(file, file_bytes, zipfile.ZipFile(small), limits), small)
+        return Container(*_checked(file, file_bytes, zipfile.ZipFile(small), limits), file, small)
     except DAMAGE as error:
         small.close()
         raise _damaged(error) from None
@@ -169,37 +185,46 @@ def _damaged(error: BaseException) -> Exception:
 
 def _checked(
     file: BinaryIO, file_bytes: int, archive: zipfile.ZipFile, limits: Limits
-) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], dict[str, int]]:
     infos = archive.infolist()
     if len(infos) > limits.zip_members:
         raise unsafe("ZIP_MEMBERS", f"it has {len(infos)} members, more than {limits.zip_members}")
+    _refuse_programs([name for info in infos for name in (info.filename, info.filename.partition("/")[2])])
     roots = {info.filename.partition("/")[0] for info in infos}
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        _root, _, name = info.filename.partition("/")
-        if info.filename != info.orig_filename or name in members:
-            raise unsafe(
-                "ZIP_NAMES", f"the member {shown(info.filename)} is there twice, or its name holds a NUL"
-            )
-        members[name] = info
-    _refuse_programs([*members, *roots])
+    names = {info.filename for info in infos}
+    if len(names) != len(infos) or any(info.filename != info.orig_filename for info in infos):
+        raise unsafe("ZIP_NAMES", "a member is there twice, or its name holds a NUL")
+    members = {info.filename.partition("/")[2]: info for info in infos}
     if "data.pkl" not in members:
         raise unreadable("ZIP_FOREIGN", "it is a zip file, but torch.save did not write it")
     if len(roots) != 1 or not 1 <= len(next(iter(roots))) <= 255:
         raise unsafe("ZIP_ROOTS", "its members lie in several folders")
-    spans = []
+    assert len(members) == len(infos)  # of one folder, and each its own name
+    spans: dict[str, _Span] = {}
     for name, info in members.items():
         if not _MEMBER.fullmatch(name):
             raise unsafe("ZIP_NAMES", f"the member {shown(info.filename)} is none that torch.save writes")
         _check_sizes(info, limits)
-        spans.append(_span(file, file_bytes, info))
-    _check_spans(spans)
+        spans[name] = _span(file, archive.start_dir, info)
+    _check_spans(list(spans.values()))
+    _check_total(infos, file_bytes, limits)
     _check_crcs(archive, infos)
-    if "byteorder" in members and archive.read(members["byteorder"])[:16] != b"little":
+    if "byteorder" in members and not _is_little(archive, members["byteorder"]):
         raise unreadable(
             "BIG_ENDIAN", "it was written on a big-endian machine: save it on a little-endian one"
         )
-    return archive, members
+    return archive, members, {name: span.data for name, span in spans.items()}
+
+
+def _is_little(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    return info.file_size == len(b"little") and archive.read(info) == b"little"
+
+
+def _check_total(infos: list[zipfile.ZipInfo], file_bytes: int, limits: Limits) -> None:
+    """What is unpacked is kept: a small upload must not fill the disk. Weights hardly deflate, pruned ones tenfold."""
+    total = sum(info.file_size for info in infos)
+    if total > limits.zip_free_total + limits.zip_total_ratio * file_bytes:
+        raise unsafe("ZIP_RATIO", f"{file_bytes} bytes unpack to {total} (a zip bomb?)")
 
 
 def _refuse_programs(names: list[str]) -> None:
@@ -225,13 +250,21 @@ def _check_sizes(info: zipfile.ZipInfo, limits: Limits) -> None:
         )
 
 
-def _span(file: BinaryIO, file_bytes: int, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where a member lies, by its own header, which must say what the directory says."""
+class _Span(NamedTuple):
+    """Where a member's header, its data, and what follows it begin."""
+
+    header: int
+    data: int
+    end: int
+
+
+def _span(file: BinaryIO, directory: int, info: zipfile.ZipInfo) -> _Span:
+    """Where a member lies, by its own header, which must say what the directory (which begins at `directory`) says."""
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) != _LOCAL_HEADER.size:
         raise unsafe("ZIP_LOCAL_HEADER", f"the member {shown(info.filename)} lies beyond the end")
-    magic, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+    magic, _, flags, method, _, _, *sizes, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
     name = file.read(name_bytes)
     encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
     if (
@@ -239,22 +272,33 @@ def _span(file: BinaryIO, file_bytes: int, info: zipfile.ZipInfo) -> tuple[int, 
         or method != info.compress_type
         or flags != info.flag_bits
         or name != info.filename.encode(encoding)
+        or not _same_sizes(sizes, info)
     ):
         raise unsafe(
             "ZIP_LOCAL_HEADER", f"the member {shown(info.filename)} says two different things of itself"
         )
-    end = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + info.compress_size
-    if end > file_bytes:
-        raise unsafe("ZIP_LOCAL_HEADER", f"the member {shown(info.filename)} reaches beyond the end")
-    return info.header_offset, end
+    data = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+    if data + info.compress_size > directory:
+        raise unsafe(
+            "ZIP_LOCAL_HEADER", f"the member {shown(info.filename)} reaches into the directory, or beyond"
+        )
+    return _Span(info.header_offset, data, data + info.compress_size)
 
 
-def _check_spans(spans: list[tuple[int, int]]) -> None:
+def _same_sizes(sizes: list[int], info: zipfile.ZipInfo) -> bool:
+    """CRC, packed and unpacked size, where the member's own header has them: a stream's follow its data (and are 0
+    here), those of 4 GB stand elsewhere."""
+    wanted = (info.CRC, info.compress_size, info.file_size)
+    streamed = 0 if info.flag_bits & _SIZES_FOLLOW else None
+    return all(size in (value, streamed, _IN_ZIP64) for size, value in zip(sizes, wanted, strict=True))
+
+
+def _check_spans(spans: list[_Span]) -> None:
     spans.sort()
-    if spans[0][0] != 0:
+    if spans[0].header != 0:
         raise unsafe("ZIP_PREFIX", "bytes lie before its first member")
-    for (_, end), (start, _) in itertools.pairwise(spans):
-        if start < end:
+    for before, after in itertools.pairwise(spans):
+        if after.header < before.end:
             raise unsafe("ZIP_OVERLAP", "two of its members share bytes")
 
 

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.gate.class_names import RULE, are_usable, is_utf8
 from worker.gate.known_names import Inert, Name, NumpyType, StorageView, UnfilledArray
 from worker.gate.limits import Limits
 from worker.gate.refusal import DTYPE, Refused, shown, unreadable, unsafe
@@ -126,7 +127,7 @@ def _unwrapped(value: Any, limits: Limits) -> Contents:
             return Contents(
                 "state_dict", _without_prefixes(found), class_names=class_names, warnings=warnings
             )
-        class_names = class_names or _class_names(value)
+        class_names = class_names or _class_names(value, warnings)
         candidates = [key for key in _WRAPPERS if isinstance(value.get(key), dict) and value[key]]
         if not candidates:
             break
@@ -149,15 +150,19 @@ def _may_stand_beside(key: Any, item: Any) -> bool:
     return isinstance(key, str) and (key == "_metadata" or key.endswith("_extra_state"))
 
 
-def _class_names(value: dict[Any, Any]) -> list[str] | None:
+def _are_classes(names: Any) -> bool:
+    """A name that stands twice would mean two outputs."""
+    return are_usable(names) and len(set(names)) == len(names)
+
+
+def _class_names(value: dict[Any, Any], warnings: list[str]) -> list[str] | None:
     for key in ("class_names", "classes"):
         names = value.get(key)
-        if (
-            isinstance(names, list | tuple)
-            and len(names) >= 2
-            and all(isinstance(name, str) for name in names)
-        ):
+        if not isinstance(names, list | tuple) or not names:
+            continue
+        if _are_classes(names) and len(names) >= 2:
             return list(names)
+        warnings.append(f"{key!r} in the file was not taken: {RULE}, each once, and at least two.")
     return None
 
 
@@ -173,8 +178,10 @@ def _document(kind: str, value: dict[Any, Any], tensor: str, limits: Limits) -> 
     """A document of our own with its one tensor."""
     if not isinstance(value.get(tensor), Tensor):
         raise unreadable("DOCUMENT", f"its {tensor!r} is no tensor")
-    rest = {key: item for key, item in value.items() if key != tensor}
-    return _checked(Contents(kind, {tensor: value[tensor]}, document=_Plain(limits).copy(rest, 0)), limits)
+    rest = _Plain(limits).copy({key: item for key, item in value.items() if key != tensor}, 0)
+    if rest.get("class_names") is not None and not _are_classes(rest["class_names"]):
+        raise unreadable("CLASS_NAMES", f"its class_names break a rule: {RULE}, each once")
+    return _checked(Contents(kind, {tensor: value[tensor]}, document=rest), limits)
 
 
 @dataclass
@@ -183,6 +190,7 @@ class _Plain:
 
     limits: Limits
     copied: int = 0
+    characters: int = 0
 
     def copy(self, value: Any, depth: int) -> Any:
         self.copied += 1
@@ -191,12 +199,23 @@ class _Plain:
         if isinstance(value, dict):
             if not all(isinstance(key, str) for key in value):
                 raise unreadable("DOCUMENT", "its document has a key that is no text")
-            return {key: self.copy(item, depth + 1) for key, item in value.items()}
+            return {self.text(key): self.copy(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list):
             return [self.copy(item, depth + 1) for item in value]
-        if value is None or isinstance(value, str | bool | int | float):
+        if isinstance(value, str):
+            return self.text(value)
+        if value is None or isinstance(value, bool | int | float):
             return value
         raise unreadable("DOCUMENT", f"its document holds a {_kind(value)}")
+
+    def text(self, value: str) -> str:
+        """Counted with repetitions: what is shared in a pickle is spelled out in an answer."""
+        self.characters += len(value)
+        if self.characters > self.limits.document_characters:
+            raise unsafe("DOCUMENT_SIZE", "its document has too much text")
+        if "\0" in value or not is_utf8(value):
+            raise unreadable("DOCUMENT", "its document has a text with NUL, or with half a character")
+        return value
 
 
 def _checked(contents: Contents, limits: Limits) -> Contents:

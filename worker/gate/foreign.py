@@ -1,5 +1,7 @@
 """Files of other programs, told by their first bytes: each is refused with what it is."""
 
+import re
+
 from worker.gate.refusal import RECIPE, Refused, is_code, shown, unreadable
 
 _CONVERT = "Load the network in PyTorch and save its state_dict: " + RECIPE
@@ -22,6 +24,9 @@ _FIRST_BYTES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x05\x06", "an empty zip"),
 )
 _EXECUTABLES = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"#!")
+# Without the mark of protocol 2: an object is named, or a container or its mark comes first.
+_TEXT_PICKLE = re.compile(rb"c[\w.]+\n[\w.]+\n[(\])}pqR.]|\((?:[dlt][pq.]|[SVXKMJIFNUG(\]}lci])|[\]})][qp.(]")
+_NAMED_OBJECT = re.compile(rb"[ci][A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n")
 _TFLITE = b"TFL3"
 
 
@@ -31,6 +36,10 @@ def refusal(head: bytes, file_bytes: int) -> Refused:
         return unreadable("EMPTY", "the file is empty; was the upload complete?")
     if head.startswith(_EXECUTABLES):
         return is_code("EXECUTABLE", "the file is a program")
+    if _TEXT_PICKLE.match(head):
+        if _NAMED_OBJECT.search(head):
+            return is_code("PICKLE_PROTOCOL", "a pickle of protocol 0 or 1 that names Python objects")
+        return unreadable("PICKLE_PROTOCOL", "it is a pickle of protocol 0 or 1; 2 to 5 are read")
     if head[257:262] == b"ustar" or head.startswith(b"storages"):
         return unreadable("TAR", "it is a tar archive: unpack it, and upload the checkpoint that it holds")
     if head[4:8] == _TFLITE:

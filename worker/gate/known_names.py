@@ -15,7 +15,7 @@ from worker.gate.refusal import Refused, is_code, shown, unreadable, unsafe
 from worker.gate.tensors import ITEM_BYTES, Storage, Tensor, c_strides
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Inert:
     """A value that is carried along unread. `what` is for messages."""
 
@@ -150,11 +150,17 @@ class StorageView:
     dtype: str | None
 
 
+_MAX_SIDES = 64
+
+
 def _not_called(*_: Any) -> NoReturn:
     raise is_code("REDUCE_FORBIDDEN", "a pickle that calls a type which PyTorch never calls when it loads")
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
+    # More than numpy's 64 sides, and multiplying them alone would take half a minute.
+    if isinstance(value, tuple) and len(value) > _MAX_SIDES:
+        raise unsafe("TENSOR_DIMENSIONS", f"a tensor has {len(value)} dimensions")
     if not isinstance(value, tuple) or not all(
         type(number) is int and abs(number) < 2**62 for number in value
     ):

@@ -4,6 +4,7 @@ PyTorch reads a storage's length from the pickle and its bytes into new memory: 
 than it has showed what lay in that memory before. Here the lengths of the file itself decide.
 """
 
+import mmap
 import os
 import re
 import struct
@@ -62,9 +63,9 @@ class Legacy:
     offsets: dict[str, int]
     file: BinaryIO
 
-    def open(self, storage: Storage) -> AbstractContextManager[BinaryIO]:
-        """The file, at the storage's first byte."""
-        self.file.seek(self.offsets[storage.key])
+    def open(self, storage: Storage, first: int) -> AbstractContextManager[BinaryIO]:
+        """The file, at the storage's byte `first`."""
+        self.file.seek(self.offsets[storage.key] + first)
         return nullcontext(self.file)
 
 
@@ -72,8 +73,8 @@ def read_legacy(file: BinaryIO, limits: Limits) -> Legacy:
     """Walk the pickles and lay the storages out. Raises Refused."""
     file_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
-    # The pickles come first, and nothing says how long they are.
-    head = file.read(min(file_bytes, limits.pickle_bytes))
+    # The pickles come first, and nothing says how long they are: mapped, so that the weights behind stay on the disk.
+    head = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[: limits.pickle_bytes]
     end = 0
     claims = _Claims()
     values = []

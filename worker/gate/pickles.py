@@ -245,7 +245,7 @@ _OPCODES: dict[int, Callable[[Walk], None]] = {
     0x89: lambda walk: walk.stack.append(False),
     ord("("): lambda walk: walk.stack.append(_MARK),
     ord(")"): lambda walk: walk.stack.append(()),
-    0x85: lambda walk: walk.push_tuple(1),
+    0x85: lambda walk: walk.stack.append((walk.pop(),)),
     0x86: lambda walk: walk.push_tuple(2),
     0x87: lambda walk: walk.push_tuple(3),
     ord("t"): lambda walk: walk.stack.append(tuple(walk.pop_to_mark())),

@@ -37,6 +37,19 @@ def unsafe(rule: str, detail: str, hint: str = RECIPE) -> Refused:
     return Refused(UNSAFE, rule, detail, hint)
 
 
-def shown(text: object, length: int = 80) -> str:
-    """A stranger's text for a sentence: short, in ASCII, on one line."""
-    return ascii(str(text)[:length])
+_MAX_ITEMS = 8
+
+
+def shown(value: object, length: int = 80) -> str:
+    """A stranger's value for a sentence: short, in ASCII, on one line.
+
+    Never `str(value)` of a list or dict: 40 lists, each holding the one before twice, spell 2^40 brackets.
+    """
+    if isinstance(value, str | Exception):
+        return ascii(str(value)[:length])
+    if isinstance(value, bool | int | float) or value is None:
+        return str(value)
+    if isinstance(value, list | tuple) and all(type(item) is int for item in value[:_MAX_ITEMS]):
+        items = [str(item) for item in value[:_MAX_ITEMS]] + ["..."] * (len(value) > _MAX_ITEMS)
+        return f"[{', '.join(items)}]"
+    return f"a {type(value).__name__}"

@@ -30,8 +30,8 @@ class Safetensors:
     file: BinaryIO
     start: int
 
-    def open(self, storage: Storage) -> AbstractContextManager[BinaryIO]:
-        self.file.seek(self.start + int(storage.key))
+    def open(self, storage: Storage, first: int) -> AbstractContextManager[BinaryIO]:
+        self.file.seek(self.start + int(storage.key) + first)
         return nullcontext(self.file)
 
 
