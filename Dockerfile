@@ -8,7 +8,7 @@ COPY app app
 COPY worker worker
 COPY models models
 COPY migrations migrations
-ENV FEWBYTES_DATA_DIR=/data
+ENV FEWBYTES_DATA_DIR=/data FEWBYTES_LOG_FORMAT=json
 VOLUME /data
 
 FROM base AS api
@@ -16,8 +16,7 @@ RUN pip install --constraint requirements.lock .
 USER fewbytes
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-# Inside a container the port is reachable only as far as the operator publishes it, hence the open bind.
-ENV FEWBYTES_ALLOW_OPEN=1
+# It listens beyond its container, so it starts only once there is a key: fewbytes keys create.
 CMD ["fewbytes", "api", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS worker

@@ -18,7 +18,7 @@ help:
 	@echo "make test             the tests, on real SQLite, PostgreSQL and Valkey servers"
 	@echo "make serve            the service for use, at http://127.0.0.1:8000   (PORT=…, DATA_DIR=…)"
 	@echo "make check            format, lint, types, import contracts"
-	@echo "make fuzz             the long tests: 200,000 mutated checkpoints, the whole hostile corpus over HTTP   (KIND=checkpoints)"
+	@echo "make fuzz             the long tests: 200,000 mutated checkpoints, images, archives, the hostile corpus and the schema over HTTP (KIND=…)"
 	@echo "make lock             resolve requirements.lock anew"
 	@echo "make catalogue        write app/architectures.json anew"
 

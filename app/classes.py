@@ -37,7 +37,8 @@ def align(data_names: list[str], teachers: list[TeacherClasses]) -> Alignment:
     orders = []
     for teacher, named in zip(teachers, by_name, strict=True):
         outputs = _positions(teacher, data_names)[1] if named else data_names
-        orders.append([outputs.index(name) for name in class_names])
+        output_of = {name: output for output, name in enumerate(outputs)}
+        orders.append([output_of[name] for name in class_names])
     return Alignment(class_names, orders)
 
 
@@ -70,7 +71,8 @@ def _positions(
     """((names of the data alone, of the teacher alone), the teacher's outputs in the data's spelling)."""
     spelling = {_plain(name): name for name in data_names}
     known = [_plain(name) for name in teacher.class_names or []]
-    missing = [name for plain, name in spelling.items() if plain not in known]
+    distinct = set(known)
+    missing = [name for plain, name in spelling.items() if plain not in distinct]
     extra = [name for name in known if name not in spelling]
     return (missing, extra), [spelling[name] for name in known if name in spelling]
 

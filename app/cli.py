@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from app.cli_tenants import keys_app, tenants_app
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
 from app.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+app.add_typer(keys_app, name="keys")
+app.add_typer(tenants_app, name="tenants")
 
 
 @app.command()
@@ -48,6 +53,9 @@ def api(
     """Run the API alone."""
     import uvicorn
 
+    from app import logs
+    from app.api import server
+
     end_with_stdin()
     config = settings()
     if fd is None:
@@ -55,18 +63,18 @@ def api(
             refuse_open_door(host or config.host, config)
         except CannotStartError as error:
             _refuse(str(error))
-    server = uvicorn.Server(
-        uvicorn.Config(
+    logs.configure(config.log_format, config.log_level)
+    server.allow_many_files()
+    running = uvicorn.Server(
+        server.config(
             "app.main:create_app",
+            config,
             factory=True,
             host=host or config.host,
             port=config.port if port is None else port,
-            log_level="warning",
-            # Followers of a job's events hold their connections open for hours; they reconnect elsewhere.
-            timeout_graceful_shutdown=3,
         )
     )
-    server.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+    running.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
 
 
 @app.command()

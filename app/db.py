@@ -76,7 +76,8 @@ def connect(url: str) -> Engine:
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """One read-write transaction. Objects stay readable after it.
+    """One read-write transaction of the service itself, which sees every tenant's rows: for workers, outbox
+    and sweeper. What a caller does goes through `app.tenancy`. Objects stay readable after it.
 
     On SQLite it holds the one write lock from its first statement, so nothing in it fails for a lock later.
     On PostgreSQL it is READ COMMITTED, and the verbs lock the row before they decide. So neither database
@@ -88,13 +89,18 @@ def transaction() -> Iterator[Session]:
 
 @contextmanager
 def reading() -> Iterator[Session]:
-    """One read-only snapshot that neither waits for writers nor makes them wait."""
+    """One read-only snapshot that neither waits for writers nor makes them wait; of every tenant's rows."""
+    with Session(read_only_engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def read_only_engine() -> Engine:
+    """The engine for `reading`: its transactions cannot write."""
     read_only: dict[str, Any] = {"fewbytes_read_only": True}
     if engine().dialect.name == "postgresql":
         # Read-only and REPEATABLE READ: all statements see one moment, and it never fails to serialize.
         read_only |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with Session(engine().execution_options(**read_only), expire_on_commit=False) as session, session.begin():
-        yield session
+    return engine().execution_options(**read_only)
 
 
 class _Now(FunctionElement[float]):
@@ -120,13 +126,13 @@ def db_now() -> ColumnElement[float]:
     return _Now()
 
 
-_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters that sort by time: 48 bits of milliseconds, 80 random (a ULID)."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return f"{prefix}_" + "".join(_BASE32[number >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_" + "".join(BASE32[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def dumps(value: Any) -> str:

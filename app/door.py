@@ -1,5 +1,11 @@
-"""Who may knock: the service has no access keys yet, so it listens where only this machine reaches it."""
+"""Who may knock: without access keys the service listens where only this machine reaches it."""
 
+import ipaddress
+
+from sqlalchemy import inspect
+from sqlalchemy.exc import OperationalError
+
+from app import db, keys
 from app.settings import Settings
 
 
@@ -8,11 +14,30 @@ class CannotStartError(Exception):
 
 
 def refuse_open_door(host: str, config: Settings) -> None:
-    """Raises CannotStartError for an address that other machines reach: whoever does may use everything."""
-    if host in ("127.0.0.1", "::1", "localhost") or config.allow_open:
+    """Raises CannotStartError for an address that other machines reach, while there is no access key in force."""
+    if _is_loopback(host) or config.allow_open or _has_key():
         return
     raise CannotStartError(
-        f"Not listening on {host}: fewbytes has no access keys yet, so everybody who reaches it could read "
-        "and delete everything. Use 127.0.0.1 behind a proxy that checks who comes; where that is so already "
-        "(a container), set FEWBYTES_ALLOW_OPEN=1."
+        f"Not listening on {host}: there is no access key yet, so everybody who reaches it could read and delete "
+        "everything. Make a key first, in the same data folder or database: "
+        "fewbytes keys create --tenant default --scope admin --name first. Or listen on 127.0.0.1, behind a proxy "
+        "that checks who comes; where such a proxy is all that reaches this address, FEWBYTES_ALLOW_OPEN=1 says so."
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _has_key() -> bool:
+    try:
+        # The database of an older version, or a new one, has no such table: there was never a key.
+        if not inspect(db.engine()).has_table("api_keys"):
+            return False
+        with db.reading() as session:
+            return keys.any_active(session)
+    except OperationalError as error:
+        raise CannotStartError(f"The database does not answer: {error.orig}.") from None

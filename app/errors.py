@@ -48,3 +48,8 @@ class Problem(Exception):
 
 def not_found(kind: str, ident: str) -> Problem:
     return Problem(404, "NOT_FOUND", f"There is no {kind} {ident!r}. List them with GET /v1/{kind}s.")
+
+
+def database_unavailable() -> Problem:
+    detail = "The database does not answer. Nothing was changed: try again."
+    return Problem(503, "DATABASE_UNAVAILABLE", detail, retryable=True, headers={"Retry-After": "2"})

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app import audit, quotas
 from app.db import db_now, new_id
 from app.errors import Problem, not_found
 from app.settings import settings
@@ -36,10 +37,13 @@ from app.tables import (
     Event,
     Job,
     Metric,
+    Tenant,
 )
+from app.tenancy import tenant_of
 
 ID_PREFIXES = {"compress": "job", "inspect": "ins"}
 ARTIFACT_EVENT = ("id", "step", "kind", "name", "sha256", "size_bytes")
+IDEMPOTENCY = ("tenant_id", "idempotency_key")
 METRIC_KEY = ("job_id", "seed", "step", "epoch", "split", "name")
 DEVICE_CHARACTERS = 80
 
@@ -80,15 +84,18 @@ def submit(
     labels: dict[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> tuple[Job, bool]:
-    """Insert a queued job (kind "compress" or "inspect"; the queue has the same name). The outbox rings.
+    """Insert a queued job (kind "compress" or "inspect"; the queue has the same name) of the session's tenant.
 
-    Returns the job and whether it is a replay of the same idempotency key. Problem 422 IDEMPOTENCY_KEY_REUSED
-    when the key came with another body.
+    The outbox rings. Returns the job and whether it is a replay of the same idempotency key. Problem 422
+    IDEMPOTENCY_KEY_REUSED when the key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
     """
     assert kind in ID_PREFIXES, kind
+    tenant_id = tenant_of(session)
+    quotas.lock_for_queueing(session, tenant_id)
     job_id = new_id(ID_PREFIXES[kind])
     row = {
         "id": job_id,
+        "tenant_id": tenant_id,
         "kind": kind,
         "queue": kind,
         "name": name,
@@ -101,15 +108,24 @@ def submit(
         "created_at": db_now(),
     }
     # A key that another transaction is just inserting makes this wait for it, then insert nothing.
-    statement = _insert(session, Job).values(row).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    statement = _insert(session, Job).values(row).on_conflict_do_nothing(index_elements=IDEMPOTENCY)
     if session.scalar(statement.returning(Job.id)) is None:
         return _replayed(session, row), True
+    quotas.check_queue(session, tenant_id)
     _append(session, job_id, 1, [("state", {"state": QUEUED, "attempt": 0, "reason": "submitted"})])
+    if kind == "compress":  # an inspection is part of registering what it inspects
+        audit.record(session, "job.submit", job_id)
     return _get(session, job_id), False
 
 
 def claim(session: Session, job_id: str, *, worker: str, device: str | None = None) -> Claim | None:
-    """queued → running, attempt + 1, a fresh lease. None: not claimable, drop the stale message."""
+    """queued → running, attempt + 1, a fresh lease. None: not claimable, drop the message.
+
+    A job whose tenant has as many running as it may stays queued, as if it had never been announced: `due` names
+    it as soon as one of them ends.
+    """
+    if not _has_a_turn(session, job_id):
+        return None
     now = db_now()
     statement = (
         update(Job)
@@ -148,6 +164,17 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
         [("state", {"state": RUNNING, "attempt": job.attempt, "reason": "claimed"})],
     )
     return Claim(job_id=job_id, attempt=job.attempt, kind=job.kind, spec=job.spec, worker=worker)
+
+
+def _has_a_turn(session: Session, job_id: str) -> bool:
+    found = session.execute(
+        select(Job.kind, Job.tenant_id).where(Job.id == job_id, Job.state == QUEUED)
+    ).first()
+    if found is None or found.kind != "compress" or quotas.may_run_another(session, found.tenant_id):
+        return True
+    waiting = update(Job).where(Job.id == job_id, Job.state == QUEUED).values(dispatched_at=None)
+    session.execute(waiting, execution_options=_NO_SYNC)
+    return False
 
 
 def heartbeat(session: Session, claim: Claim) -> str:
@@ -251,11 +278,13 @@ def cancel(session: Session, job_id: str) -> Job:
         )
     if job.state != CANCELLING:
         _move(session, job, CANCELLED if job.state == QUEUED else CANCELLING, "cancel_requested")
+        audit.record(session, "job.cancel", job_id)
     return _get(session, job_id)
 
 
 def retry(session: Session, job_id: str) -> Job:
     """failed or cancelled → queued, same id, next attempt. Problem 409 JOB_NOT_RETRYABLE otherwise, 404."""
+    quotas.lock_for_queueing(session, _owner(session, job_id))
     job = _locked(session, job_id)
     if job.state not in (FAILED, CANCELLED):
         raise Problem(
@@ -275,33 +304,65 @@ def retry(session: Session, job_id: str) -> Job:
         result=None,
         error=None,
     )
+    quotas.check_queue(session, job.tenant_id)
+    audit.record(session, "job.retry", job_id)
     return _get(session, job_id)
 
 
 def due(session: Session, limit: int = 200, *, announced: bool | None = None) -> list[tuple[str, str]]:
     """(job id, queue), oldest first, of queued rows not announced within `redispatch_seconds`.
 
-    `announced`: only those that were announced before that, or only those that never were.
+    `announced`: only those that were announced before that, or only those that never were. Of a tenant with a
+    limit of running jobs only as many as it may still start: a thousand messages that no worker may act on would
+    delay the others.
     """
     now = db_now()
     never = Job.dispatched_at.is_(None)
     too_long_ago = Job.dispatched_at < now - settings().redispatch_seconds
-    rows = session.execute(
-        select(Job.id, Job.queue)
+    turn = func.row_number().over(partition_by=(Job.tenant_id, Job.kind), order_by=(Job.created_at, Job.id))
+    waiting = (
+        select(Job.id, Job.queue, Job.kind, Job.tenant_id, Job.created_at, turn.label("turn"))
         .where(
             Job.state == QUEUED,
             {None: or_(never, too_long_ago), True: too_long_ago, False: never}[announced],
             or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
         )
-        .order_by(Job.created_at, Job.id)
+        .subquery()
+    )
+    busy = (
+        select(Job.tenant_id, func.count().label("num"))
+        .where(
+            Job.kind == "compress",
+            or_(
+                Job.state.in_((RUNNING, CANCELLING)),
+                and_(Job.state == QUEUED, Job.dispatched_at >= now - settings().redispatch_seconds),
+            ),
+        )
+        .group_by(Job.tenant_id)
+        .subquery()
+    )
+    most = func.coalesce(Tenant.max_running_jobs, settings().tenant_max_running_jobs)
+    rows = session.execute(
+        select(waiting.c.id, waiting.c.queue)
+        .join(Tenant, Tenant.id == waiting.c.tenant_id)
+        .outerjoin(busy, busy.c.tenant_id == waiting.c.tenant_id)
+        .where(
+            or_(
+                waiting.c.kind != "compress",
+                most == 0,
+                waiting.c.turn <= most - func.coalesce(busy.c.num, 0),
+            )
+        )
+        .order_by(waiting.c.created_at, waiting.c.id)
         .limit(limit)
     )
     return [(job_id, queue) for job_id, queue in rows]
 
 
-def num_queued(session: Session) -> dict[str, int]:
-    """How many rows wait, by queue."""
-    rows = session.execute(select(Job.queue, func.count()).where(Job.state == QUEUED).group_by(Job.queue))
+def num_announced(session: Session) -> dict[str, int]:
+    """How many rows wait for a worker that was told of them, by queue."""
+    told = (Job.state == QUEUED, Job.dispatched_at.is_not(None))
+    rows = session.execute(select(Job.queue, func.count()).where(*told).group_by(Job.queue))
     return {row[0]: row[1] for row in rows}
 
 
@@ -377,6 +438,14 @@ def _locked(session: Session, job_id: str) -> Job:
     return row
 
 
+def _owner(session: Session, job_id: str) -> str:
+    """The id of the job's tenant. Problem 404."""
+    tenant_id: str | None = session.scalar(select(Job.tenant_id).where(Job.id == job_id))
+    if tenant_id is None:
+        raise not_found("job", job_id)
+    return tenant_id
+
+
 def _get(session: Session, job_id: str) -> Job:
     return session.scalars(select(Job).where(Job.id == job_id), execution_options=_FRESH).one()
 
@@ -391,7 +460,10 @@ def _move(
     **changes: Any,
 ) -> None:
     """The compare-and-set of every transition but the claim, from the state read under the row's lock."""
-    stored = [{"id": new_id("art"), "job_id": job.id, **vars(artifact)} for artifact in artifacts]
+    stored = [
+        {"id": new_id("art"), "tenant_id": job.tenant_id, "job_id": job.id, **vars(artifact)}
+        for artifact in artifacts
+    ]
     events = [("artifact", {key: row[key] for key in ARTIFACT_EVENT}) for row in stored]
     events.append(("state", {"state": state, "attempt": job.attempt, "reason": reason}))
     if state != CANCELLING:  # nobody holds it any more
@@ -487,5 +559,6 @@ def _insert(session: Session, table: type[Any]) -> Any:
 
 def _changed(session: Session, statement: Any) -> int:
     """Execute an UPDATE; how many rows it changed."""
-    result: CursorResult[Any] = session.connection().execute(statement)
-    return result.rowcount
+    result: Any = session.execute(statement, execution_options=_NO_SYNC)
+    rowcount: int = result.rowcount
+    return rowcount

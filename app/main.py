@@ -8,10 +8,26 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import artifacts, catalogue, datasets, events, files, jobs, problems, service, teachers, uploads
+from app.api import (
+    administration,
+    artifacts,
+    catalogue,
+    datasets,
+    documentation,
+    events,
+    files,
+    jobs,
+    problems,
+    service,
+    teachers,
+    uploads,
+)
+from app.api.access import Access
 from app.api.front import Front
+from app.api.keyring import Keyring
 from app.api.parameters import RefuseUnknown
 from app.api.strict import StrictBody
+from app.api.threads import limit_database_threads
 from app.outbox import Outbox
 from app.settings import Settings
 from app.settings import settings as environment
@@ -36,23 +52,38 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         dependencies=[RefuseUnknown],
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.storage = Storage(settings.resolved_data_dir)
     app.state.outbox = Outbox()
-    for router in (files, uploads, teachers, datasets, jobs, events, artifacts, catalogue, service):
+    app.state.keyring = Keyring()
+    for router in (
+        files,
+        uploads,
+        teachers,
+        datasets,
+        jobs,
+        events,
+        artifacts,
+        catalogue,
+        service,
+        administration,
+        documentation,
+    ):
         app.include_router(router.router)
     problems.install(app)
     # The last one added is the outermost.
-    app.add_middleware(
-        StrictBody, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes
-    )
+    app.add_middleware(StrictBody, settings=settings)
+    app.add_middleware(Access, settings=settings, keyring=app.state.keyring)
     app.add_middleware(Front)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    limit_database_threads()
     if not app.state.settings.broker_url:
         log.warning("no BROKER_URL: jobs are stored, but no worker hears of them")
         yield

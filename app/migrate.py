@@ -2,10 +2,12 @@
 
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
 
 import app
@@ -31,6 +33,22 @@ def upgrade(url: str, revision: str = "head") -> None:
             command.upgrade(config, revision)
     finally:
         engine.dispose()
+
+
+def state(url: str) -> Literal["empty", "older", "newest", "newer"]:
+    """How the database at `url` compares with this version. Creates the file of a SQLite database."""
+    scripts = ScriptDirectory(str(SCRIPTS))
+    engine = db.connect(url)
+    try:
+        with engine.connect() as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    if revision is None:
+        return "empty"
+    if revision == scripts.get_current_head():
+        return "newest"
+    return "older" if revision in {script.revision for script in scripts.walk_revisions()} else "newer"
 
 
 def _migration_engine(url: str) -> Engine:

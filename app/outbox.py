@@ -104,7 +104,7 @@ def ring() -> int:
     with reading() as session:
         new = jobs.due(session, announced=False)
         old = jobs.due(session, announced=True)
-        waiting = jobs.num_queued(session) if old else {}
+        waiting = jobs.num_announced(session) if old else {}
     lost, kept = _lost_and_kept(old, waiting)
     sent: list[str] = []
     try:
@@ -135,7 +135,7 @@ Rows = list[tuple[str, str]]
 def _lost_and_kept(rows: Rows, waiting: dict[str, int]) -> tuple[Rows, Rows]:
     """Split rows announced a while ago: those whose message may be lost, those that need no second one.
 
-    While a queue holds a message for each waiting row, its workers are just busy. Ringing again would
+    While a queue holds a message for each row that was announced, its workers are just busy. Ringing again would
     pile up four messages a minute and job, and a new job would wait behind thousands that mean nothing.
     """
     full = {name for name in {name for _, name in rows} if queue.depth(name) >= waiting.get(name, 0)}

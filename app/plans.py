@@ -7,16 +7,17 @@ from sqlalchemy.orm import Session
 
 from app import architectures, resources, step_rules
 from app.classes import TeacherClasses, align
+from app.costs import check_job
 from app.errors import Problem
+from app.estimates import estimates
+from app.settings import settings
 from app.spec.job import JobSpec
 from app.spec.networks import Preprocessing, Student, scaled_preprocessing
-from app.spec.resources import ArchitectureQuery
 from app.spec.steps.base import StepSpec
 from app.step_rules import error as _error
-from app.tables import SUCCEEDED, Dataset, Teacher
+from app.tables import Dataset, Teacher
 
 _TABLES: dict[str, Any] = {"teacher": Teacher, "dataset": Dataset}
-_UNKNOWN_SIZE: dict[str, Any] = {"parameters": None, "macs": None}
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Plan:
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    limits: dict[str, Any]
+    """What this service allows one job: `macs` of all steps and seeds together, `seconds`; null: no limit."""
     warnings: list[str]
 
 
 def resolve(session: Session, spec: JobSpec) -> Plan:
-    """Raises Problem 422 INVALID_SPEC that lists everything that is wrong, each with its JSON pointer."""
+    """Raises Problem 422 INVALID_SPEC that lists everything that is wrong, each with its JSON pointer, and JOB_TOO_LARGE for
+    a job that is right and costs too much."""
     errors: list[dict[str, Any]] = []
     teachers = [
         _ready(session, "teacher", ident, f"/teachers/{i}", errors) for i, ident in enumerate(spec.teachers)
@@ -45,7 +49,7 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
         errors += step_rules.split_errors(spec, _num_images(dataset))
         errors += step_rules.class_errors(spec, len((dataset.report or {})["class_names"]))
     errors += step_rules.teacher_errors(spec, teachers)
-    errors += _student_errors(spec)
+    errors += _student_errors(spec) + _deadline_errors(spec)
     if errors:
         raise _problem(errors)
     assert dataset is not None
@@ -53,11 +57,16 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
     # What a student sees when nothing is said is what the first network sees.
     seen_by = next((teacher for teacher in known if not step_rules.is_table(teacher)), known[0])
     resolved = _resolved(spec, seen_by)
+    shown, costs = estimates(
+        session, resolved, known, _num_images(dataset), len(dataset.report["class_names"])
+    )
+    check_job(spec, costs, settings().max_job_macs)
     return Plan(
         spec=resolved.model_dump(mode="json"),
         teachers=[_teacher_summary(teacher) for teacher in known],
         dataset=_dataset_summary(dataset),
-        estimates=_estimates(session, resolved, known, len(dataset.report["class_names"])),
+        estimates=shown,
+        limits={"macs": settings().max_job_macs or None, "seconds": settings().max_job_seconds},
         warnings=_warnings(spec, known, dataset),
     )
 
@@ -132,6 +141,16 @@ def _student(step: StepSpec) -> Student | None:
     return getattr(step, "student", None)
 
 
+def _deadline_errors(spec: JobSpec) -> list[dict[str, Any]]:
+    asked, most = spec.deadline_seconds, settings().max_job_seconds
+    if asked is None or asked <= most:
+        return []
+    detail = f"A job may run {most:g} seconds here, and this asks for {asked:g}."
+    return [
+        _error("/deadline_seconds", "DEADLINE_TOO_LONG", detail, "Lower it, or leave it out for the most.")
+    ]
+
+
 def _student_errors(spec: JobSpec) -> list[dict[str, Any]]:
     errors = []
     for index, step in enumerate(spec.steps):
@@ -198,58 +217,6 @@ def _dataset_summary(dataset: Dataset) -> dict[str, Any]:
         "num_classes": len(names),
         "num_images": _num_images(dataset),
     }
-
-
-def _estimates(
-    session: Session, spec: JobSpec, teachers: list[Teacher], num_classes: int
-) -> list[dict[str, Any]]:
-    """Parameters after each step, and the bytes of its weights alone; null where only doing the step tells.
-
-    An artifact adds its graph and index.
-    """
-    now = _teacher_size(teachers[0])
-    estimates = []
-    for step in spec.steps:
-        student = _student(step)
-        if student is not None and (student.width != 1 or student.budget is not None):
-            now = _UNKNOWN_SIZE
-        elif student is not None and student.teacher is not None:
-            now = _teacher_size(teachers[student.teacher])
-        elif student is not None and not student.previous:
-            now = _student_size(session, student, num_classes)
-        elif student is None and not step.keeps_layers:
-            now = _UNKNOWN_SIZE
-        weights = int(now["parameters"] * step.bits_per_weight / 8) if now["parameters"] is not None else None
-        estimates.append({"method": step.method, **now, "weight_bytes": weights})
-    return estimates
-
-
-def _teacher_size(teacher: Teacher) -> dict[str, Any]:
-    report = teacher.report or {}
-    return {"parameters": report.get("parameters"), "macs": report.get("macs")}
-
-
-def _student_size(session: Session, student: Student, num_classes: int) -> dict[str, Any]:
-    """From a layer table that was made before, or from the catalogue when everything is at its defaults."""
-    if student.architecture is None:
-        return _UNKNOWN_SIZE
-    assert student.image_size is not None
-    query = ArchitectureQuery(
-        architecture=student.architecture,
-        options=student.options,
-        num_classes=num_classes,
-        image_size=student.image_size,
-    )
-    job = resources.known_architecture(session, query)
-    if job is not None and job.state == SUCCEEDED and job.result is not None:
-        return {"parameters": job.result["parameters"], "macs": job.result["macs"]}
-    entry = architectures.find(student.architecture)
-    defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
-    if (student.options, num_classes) != (defaults, entry["num_classes"]):
-        return _UNKNOWN_SIZE
-    if student.image_size != entry["image_size"]:
-        return _UNKNOWN_SIZE
-    return {"parameters": entry["parameters"], "macs": entry["macs"]}
 
 
 def _warnings(spec: JobSpec, teachers: list[Teacher], dataset: Dataset) -> list[str]:

@@ -11,6 +11,7 @@ from app import workers
 from app.db import db_now
 from app.errors import not_found
 from app.tables import QUEUED, RUNNING, Artifact, Attempt, Event, Job, Metric
+from app.tenancy import EVERY_TENANT
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ def find_job(session: Session, job_id: str) -> Job:
     return job
 
 
+def own_jobs(session: Session, job_ids: Sequence[str]) -> set[str]:
+    """Those of these jobs that the session may see."""
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids))))
+
+
 def snapshot(session: Session, job_id: str) -> Snapshot:
     """Raises Problem 404."""
     job = find_job(session, job_id)
@@ -48,7 +54,8 @@ def snapshot(session: Session, job_id: str) -> Snapshot:
 def _position(session: Session, job: Job) -> int:
     before = or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id))
     ahead = select(func.count()).where(Job.state == QUEUED, Job.queue == job.queue, before)
-    return (session.scalar(ahead) or 0) + 1
+    # Everybody's jobs wait in one line: whose they are is not told, how many they are is.
+    return (session.scalar(ahead, execution_options=EVERY_TENANT) or 0) + 1
 
 
 def job_filters(
@@ -105,7 +112,7 @@ def find_artifact(session: Session, artifact_id: str) -> Artifact:
 def queues(session: Session) -> list[dict[str, Any]]:
     """Every queue.
 
-    Jobs that wait and run in it, how long the oldest has waited, and the workers that listen to it.
+    Jobs (of all tenants) that wait and run in it, how long the oldest has waited, and the workers that listen to it.
     """
     listening = [queue for worker in workers.alive(session) for queue in worker.queues]
     counted = (
@@ -118,7 +125,8 @@ def queues(session: Session) -> list[dict[str, Any]]:
         .where(Job.state.in_((QUEUED, RUNNING)))
         .group_by(Job.queue)
     )
-    rows = {name: (depth, running, wait) for name, depth, running, wait in session.execute(counted)}
+    found = session.execute(counted, execution_options=EVERY_TENANT)
+    rows = {name: (depth, running, wait) for name, depth, running, wait in found}
     names = sorted({"compress", "inspect", *rows, *listening})
     return [
         {

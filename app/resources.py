@@ -11,16 +11,17 @@ Every function takes an open session inside `app.db.transaction()`, or `reading(
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app import architectures, jobs
+from app import architectures, audit, jobs, quotas
 from app.db import db_now, new_id
 from app.errors import Problem, not_found
 from app.settings import Settings
 from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
 from app.tables import CANCELLED, FAILED, SUCCEEDED, TERMINAL, Dataset, File, Job, Teacher, Upload
+from app.tenancy import EVERY_TENANT, tenant_of
 
 INSPECTING, READY, REJECTED = "inspecting", "ready", "rejected"
 Inspected = Teacher | Dataset
@@ -60,13 +61,29 @@ def find_file(session: Session, name: str) -> File:
     return file
 
 
+def size_of_file(session: Session, name: str | None) -> int:
+    """Bytes of the file of this name, of the largest for None; 0 when there is none."""
+    largest = select(func.max(File.size_bytes))
+    return session.scalar(largest if name is None else largest.where(File.name == name)) or 0
+
+
 def save_file(session: Session, *, name: str, sha256: str, size_bytes: int) -> tuple[File, bool]:
     """Give an object of the storage a user's name; a file of that name is replaced.
 
-    Returns it and whether it is new.
+    Returns it and whether it is new. Raises Problem 403 QUOTA_EXCEEDED.
 
     Teachers and data sets that were made of the replaced content keep theirs: they refer to it by digest.
     """
+    tenant_id = tenant_of(session)
+    quotas.lock_for_storing(session, tenant_id)
+    file, new = _named_content(session, name, sha256, size_bytes)
+    session.flush()
+    quotas.check_stored(session, tenant_id)
+    audit.record(session, "file.put", name, sha256=sha256, size_bytes=size_bytes)
+    return file, new
+
+
+def _named_content(session: Session, name: str, sha256: str, size_bytes: int) -> tuple[File, bool]:
     at = now(session)
     file = session.scalar(select(File).where(File.name == name).with_for_update())
     if file is None:
@@ -88,6 +105,7 @@ def save_file(session: Session, *, name: str, sha256: str, size_bytes: int) -> t
 def delete_file(session: Session, name: str) -> None:
     """Forget the name. The bytes go when nothing refers to them any more. Raises Problem 404."""
     session.delete(find_file(session, name))
+    audit.record(session, "file.delete", name)
 
 
 # ---- resumable uploads: the row is the intent, the bytes received are a file of `app.uploads`
@@ -96,9 +114,14 @@ def delete_file(session: Session, name: str) -> None:
 def begin_upload(
     session: Session, *, name: str, size_bytes: int, sha256: str | None, settings: Settings
 ) -> Upload:
-    """Raises Problem 413 when the file would be too large."""
+    """Its size is counted from now on: what was begun will have room.
+
+    Raises Problem 413 when the file would be too large, 403 QUOTA_EXCEEDED.
+    """
     if size_bytes > settings.max_file_bytes:
         raise too_large(settings)
+    tenant_id = tenant_of(session)
+    quotas.lock_for_storing(session, tenant_id)
     at = now(session)
     upload = Upload(
         id=new_id("upl"),
@@ -109,7 +132,23 @@ def begin_upload(
         expires_at=at + settings.upload_expiry_seconds,
     )
     session.add(upload)
+    session.flush()
+    quotas.check_stored(session, tenant_id)
+    audit.record(session, "upload.begin", upload.id, name=name, size_bytes=size_bytes)
     return upload
+
+
+def finish_upload(session: Session, ident: str, *, sha256: str, size_bytes: int) -> tuple[File, bool]:
+    """The upload is complete: it becomes a file. Returns that and whether it is new."""
+    upload = find_upload(session, ident)
+    upload.finished_at = now(session)
+    return save_file(session, name=upload.name, sha256=sha256, size_bytes=size_bytes)
+
+
+def cancel_upload(session: Session, ident: str) -> None:
+    """Raises Problem 404."""
+    session.delete(find_upload(session, ident))
+    audit.record(session, "upload.delete", ident)
 
 
 def find_upload(session: Session, ident: str) -> Upload:
@@ -123,9 +162,10 @@ def find_upload(session: Session, ident: str) -> Upload:
 
 
 def expired_uploads(session: Session) -> list[str]:
-    """Drop the rows of uploads that nobody finished in time; returns their ids, whose bytes can go too."""
-    ids = list(session.scalars(select(Upload.id).where(Upload.expires_at < db_now())))
-    session.execute(delete(Upload).where(Upload.id.in_(ids)))
+    """Drop the rows of uploads, whosever, that nobody finished in time; returns their ids, whose bytes can go too."""
+    late = select(Upload.id).where(Upload.expires_at < db_now())
+    ids = list(session.scalars(late, execution_options=EVERY_TENANT))
+    session.execute(delete(Upload).where(Upload.id.in_(ids)), execution_options=EVERY_TENANT)
     return ids
 
 
@@ -164,6 +204,7 @@ def register_teacher(session: Session, spec: TeacherSpec) -> Teacher:
         created_at=now(session),
     )
     session.add(teacher)
+    audit.record(session, "teacher.create", ident, file=file.name, sha256=file.sha256)
     return teacher
 
 
@@ -181,10 +222,13 @@ def register_dataset(session: Session, spec: DatasetSpec, settings: Settings) ->
         spec=spec.model_dump(mode="json"),
         state=INSPECTING,
         file_sha256=file.sha256 if file else None,
+        file_size_bytes=file.size_bytes if file else None,
         job_id=_inspection(session, {"inspect": "dataset", "id": ident}).id,
         created_at=now(session),
     )
     session.add(dataset)
+    source = {"file": file.name, "sha256": file.sha256} if file else {"folder": spec.folder}
+    audit.record(session, "dataset.create", ident, **source)
     return dataset
 
 
@@ -238,13 +282,17 @@ def settle(session: Session, job_spec: dict[str, Any], outcome: dict[str, Any] |
 
 def settle_teacher(teacher: Teacher, result: dict[str, Any]) -> None:
     teacher.artifact_sha256 = result["artifact_sha256"]
+    teacher.artifact_size_bytes = result.get("artifact_size_bytes")
     teacher.tensors_sha256 = result.get("tensors_sha256")
+    teacher.tensors_size_bytes = result.get("tensors_size_bytes")
     _accept(teacher, result["report"])
 
 
 def settle_dataset(dataset: Dataset, result: dict[str, Any]) -> None:
     dataset.index_sha256 = result["index_sha256"]
     dataset.pack_sha256 = result["pack_sha256"]
+    dataset.index_size_bytes = result.get("index_size_bytes")
+    dataset.pack_size_bytes = result.get("pack_size_bytes")
     _accept(dataset, result["report"])
 
 
@@ -296,6 +344,7 @@ def remove(session: Session, kind: str, ident: str) -> None:
     session.flush()
     if inspection is not None and inspection.state not in TERMINAL:
         jobs.cancel(session, inspection.id)
+    audit.record(session, f"{kind}.delete", ident)
 
 
 # ---- layer tables of architectures

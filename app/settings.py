@@ -2,8 +2,9 @@
 
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -35,8 +36,21 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Training progress at risk when a trainer dies."
     )
 
+    # What one tenant may have, unless it has limits of its own (`fewbytes tenants set`); 0: no limit.
+    tenant_max_bytes: int = Field(0, ge=0, description="Bytes that one tenant may store.")
+    tenant_max_files: int = Field(10_000, ge=0, description="Files that one tenant may have.")
+    tenant_max_queued_jobs: int = Field(10_000, ge=0, description="Jobs of one tenant that may wait.")
+    tenant_max_running_jobs: int = Field(0, ge=0, description="Jobs of one tenant that run at once.")
+    requests_per_minute: int = Field(6000, ge=0, description="Of one key, in each API process; 0: no limit.")
+
     max_file_bytes: int = Field(4 << 30, description="Largest upload.")
     max_body_bytes: int = Field(256 << 10, description="Largest JSON body.")
+    head_seconds: float = Field(10.0, gt=0, description="A request's head has arrived by then.")
+    body_seconds: float = Field(30.0, gt=0, description="A JSON body has arrived by then.")
+    silent_seconds: float = Field(
+        60.0, gt=0, description="A body that does not come, or an answer that is not read, for so long ends."
+    )
+    min_bytes_per_second: int = Field(1024, ge=0, description="The slowest upload and download we wait for.")
     upload_expiry_seconds: float = Field(
         24 * 3600.0, description="An unfinished resumable upload is dropped then."
     )
@@ -47,10 +61,40 @@ class Settings(BaseSettings):
     inspect_wait_seconds: float = Field(
         60.0, description="How long POST teachers/datasets waits for the verdict."
     )
+    log_format: Literal["text", "json"] = Field("text", description="json: one JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG: every request; INFO: those refused or slow."
+    )
     num_threads: int = Field(0, ge=0, description="Torch threads of one trainer; 0: one per core.")
     inspection_memory_bytes: int = Field(
         16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
     )
+
+    trainer_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="What a trainer on the CPU may take, decoded images included. Default: nine tenths of the machine's "
+        "(or the container's) memory; 0: no limit, else at least 1 GiB, which PyTorch alone needs. Not on CUDA, whose "
+        "driver maps far more than it uses.",
+    )
+    max_job_macs: float = Field(
+        1e21,
+        ge=0,
+        description="Estimated multiply-adds of one job, all seeds together; 0: no limit. "
+        "1e21 are two months of one H100 at full speed.",
+    )
+    max_job_seconds: float = Field(
+        30 * 86400.0, gt=0, description="Longest run of one job; it is the deadline of jobs that name none."
+    )
+
+    @field_validator("trainer_memory_bytes")
+    @classmethod
+    def _torch_can_start(cls, value: int | None) -> int | None:
+        if value is not None and 0 < value < 1 << 30:
+            raise ValueError(
+                f"PyTorch does not start in {value} bytes: give at least {1 << 30}, or 0 for no limit"
+            )
+        return value
 
     @cached_property
     def resolved_data_dir(self) -> Path:

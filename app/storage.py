@@ -28,10 +28,13 @@ class Storage:
         self._objects = root / "objects" / "sha256"
         self._partial = root / "objects" / "partial"
 
-    def writer(self, limit_bytes: int | None = None) -> "Writer":
-        """For bytes that arrive in pieces. Use it as a context: what is not committed is removed."""
+    def writer(self, limit_bytes: int | None = None, refusal: Problem | None = None) -> "Writer":
+        """For bytes that arrive in pieces. Use it as a context: what is not committed is removed.
+
+        `refusal`: raised when the limit is passed, in place of 413 FILE_TOO_LARGE.
+        """
         self._partial.mkdir(parents=True, exist_ok=True)
-        return Writer(self, limit_bytes)
+        return Writer(self, limit_bytes, refusal)
 
     def put_file(self, path: Path) -> tuple[str, int]:
         """Copy a file in; (sha256, size in bytes). Putting the same content again changes nothing."""
@@ -86,8 +89,9 @@ class Storage:
 class Writer:
     """One object under way. `size_bytes` and `sha256` are those of what was written so far."""
 
-    def __init__(self, storage: Storage, limit_bytes: int | None) -> None:
+    def __init__(self, storage: Storage, limit_bytes: int | None, refusal: Problem | None) -> None:
         self._storage = storage
+        self._refusal = refusal
         self._limit_bytes = limit_bytes
         self._file, self._partial = storage._partial_file()
         self._hash = hashlib.sha256()
@@ -98,10 +102,10 @@ class Writer:
         return self._hash.hexdigest()
 
     def write(self, chunk: bytes) -> None:
-        """Append. Problem 413 FILE_TOO_LARGE as soon as the limit is passed."""
+        """Append. Problem 413 FILE_TOO_LARGE, or the writer's own refusal, as soon as the limit is passed."""
         self.size_bytes += len(chunk)
         if self._limit_bytes is not None and self.size_bytes > self._limit_bytes:
-            raise Problem(
+            raise self._refusal or Problem(
                 413,
                 "FILE_TOO_LARGE",
                 f"The file is larger than {self._limit_bytes} bytes, the most this server takes.",

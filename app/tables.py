@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -25,20 +26,91 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: Json, list[Any]: Json, float: Float(53)}
 
 
-class File(Base):
+def _tenant_of_the_session(context: ExecutionContext) -> str:
+    tenant: str | None = context.execution_options.get("fewbytes_tenant")
+    if tenant is None:
+        raise RuntimeError("A row needs an owner: open the session with app.tenancy, or name the tenant_id.")
+    return tenant
+
+
+class Owned:
+    """What belongs to one tenant. `app.tenancy` keeps its sessions to rows with their own `tenant_id`."""
+
+    tenant_id: Mapped[str] = mapped_column(
+        String(40), ForeignKey("tenants.id"), default=_tenant_of_the_session, sort_order=100
+    )
+
+
+class OfJob:
+    """What belongs to a job, and so to whoever owns that."""
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), sort_order=-1)
+
+
+class Tenant(Base):
+    """Somebody who uses this service, and sees nothing of the others.
+
+    A limit that is null is the settings' own; 0 means none.
+    """
+
+    __tablename__ = "tenants"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # ten_…
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_files: Mapped[int | None] = mapped_column()
+    max_queued_jobs: Mapped[int | None] = mapped_column()
+    max_running_jobs: Mapped[int | None] = mapped_column()
+    created_at: Mapped[float] = mapped_column()
+
+
+class ApiKey(Owned, Base):
+    """An access key. What opens the door is shown once; stored are its first characters and its sha256."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # key_…
+    name: Mapped[str] = mapped_column(String(80))
+    prefix: Mapped[str] = mapped_column(String(16), index=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(8))  # read, write, admin
+    created_at: Mapped[float] = mapped_column()
+    expires_at: Mapped[float | None] = mapped_column()
+    last_used_at: Mapped[float | None] = mapped_column()
+    revoked_at: Mapped[float | None] = mapped_column()
+
+    __table_args__ = (Index(None, "tenant_id", "created_at"),)
+
+
+class AuditEntry(Owned, Base):
+    """A change that somebody made: written in the transaction of the change, never changed itself."""
+
+    __tablename__ = "audit"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # aud_…
+    created_at: Mapped[float] = mapped_column()
+    key_id: Mapped[str | None] = mapped_column(String(40))  # null: no key was needed, or the command line
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(40))  # job.submit, file.delete, …
+    target: Mapped[str] = mapped_column(String(200))  # an id, or a file's name
+    detail: Mapped[dict[str, Any]] = mapped_column()
+
+    __table_args__ = (Index(None, "tenant_id", "created_at"),)
+
+
+class File(Owned, Base):
     """An upload under its user's name; the bytes are an object of the storage."""
 
     __tablename__ = "files"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # file_…
-    name: Mapped[str] = mapped_column(String(200), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[float] = mapped_column()
     updated_at: Mapped[float] = mapped_column()
 
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
 
-class Upload(Base):
-    """A resumable upload under way."""
+
+class Upload(Owned, Base):
+    """A resumable upload under way; `finished_at` once it is a file."""
 
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # upl_…
@@ -47,9 +119,12 @@ class Upload(Base):
     sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column()
     expires_at: Mapped[float] = mapped_column()
+    finished_at: Mapped[float | None] = mapped_column()
+
+    __table_args__ = (Index(None, "tenant_id"),)
 
 
-class Teacher(Base):
+class Teacher(Owned, Base):
     """A trained network. `artifact_sha256` is its file as jobs read it: graph, tensors, preprocessing, class names.
 
     `tensors_sha256`: what the gate read of the upload, as safetensors; null for a table of soft labels.
@@ -64,13 +139,17 @@ class Teacher(Base):
     file_size_bytes: Mapped[int] = mapped_column(BigInteger)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     artifact_sha256: Mapped[str | None] = mapped_column(String(64))
+    artifact_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     tensors_sha256: Mapped[str | None] = mapped_column(String(64))
+    tensors_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    created_at: Mapped[float] = mapped_column(index=True)
+    created_at: Mapped[float] = mapped_column()
+
+    __table_args__ = (Index(None, "tenant_id", "created_at"),)
 
 
-class Dataset(Base):
+class Dataset(Owned, Base):
     """Photos in classes. `index_sha256`: the listing; `pack_sha256`: the images' bytes in a row (null: a folder)."""
 
     __tablename__ = "datasets"
@@ -79,15 +158,20 @@ class Dataset(Base):
     spec: Mapped[dict[str, Any]] = mapped_column()
     state: Mapped[str] = mapped_column(String(16))  # inspecting, ready, rejected
     file_sha256: Mapped[str | None] = mapped_column(String(64))
+    file_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     index_sha256: Mapped[str | None] = mapped_column(String(64))
+    index_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     pack_sha256: Mapped[str | None] = mapped_column(String(64))
+    pack_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    created_at: Mapped[float] = mapped_column(index=True)
+    created_at: Mapped[float] = mapped_column()
+
+    __table_args__ = (Index(None, "tenant_id", "created_at"),)
 
 
-class Job(Base):
+class Job(Owned, Base):
     """One piece of work. The row is the truth; a message in the queue only says "look at this row".
 
     `attempt` counts claims and is the fencing token: every write of a worker names it, and an older one changes nothing.
@@ -102,7 +186,7 @@ class Job(Base):
     labels: Mapped[dict[str, Any]] = mapped_column()
     spec: Mapped[dict[str, Any]] = mapped_column()
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)  # sha256 of the canonical JSON of spec
-    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
 
     state: Mapped[str] = mapped_column(String(16))
     phase: Mapped[str | None] = mapped_column(String(80))
@@ -123,10 +207,14 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
-    __table_args__ = (Index(None, "state", "queue"), Index(None, "kind", "created_at", "id"))
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        Index(None, "state", "queue"),
+        Index(None, "tenant_id", "kind", "created_at", "id"),
+    )
 
 
-class Attempt(Base):
+class Attempt(OfJob, Base):
     __tablename__ = "attempts"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     n: Mapped[int] = mapped_column(primary_key=True)
@@ -139,7 +227,7 @@ class Attempt(Base):
     )  # succeeded, failed, cancelled, worker_lost, trainer_lost, …
 
 
-class Event(Base):
+class Event(OfJob, Base):
     """What happened to a job, in order; `seq` counts within the job. Log lines are events of type `log`."""
 
     __tablename__ = "events"
@@ -150,7 +238,7 @@ class Event(Base):
     data: Mapped[dict[str, Any]] = mapped_column()
 
 
-class Metric(Base):
+class Metric(OfJob, Base):
     """One number. `step` 0 is the teacher; `epoch` -1 means "of the step", not of an epoch; `split` "" means none.
 
     A job with several seeds has the numbers of its n-th one (counted from 1) under `seed` n; under 0 are the job's own.
@@ -172,7 +260,7 @@ class Metric(Base):
     __table_args__ = (UniqueConstraint("job_id", "seed", "step", "epoch", "split", "name"),)
 
 
-class Artifact(Base):
+class Artifact(Owned, Base):
     """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled job had,
     `export` the answer in another format; a step's attachments have kinds of their own."""
 
@@ -186,6 +274,8 @@ class Artifact(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[dict[str, Any]] = mapped_column()
     created_at: Mapped[float] = mapped_column()
+
+    __table_args__ = (Index(None, "tenant_id"),)
 
 
 class Worker(Base):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from examples.client import ROOT, Service, register, say, submitted, trained_teacher, upload
+from examples.client import ROOT, Service, connect, register, say, submitted, trained_teacher, upload
 
 STUDENT = "report/final"
 
@@ -144,7 +144,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     service = Service(args.url, args.work)
     try:
-        with httpx.Client(base_url=args.url, timeout=600) as client:
+        with connect(args.url) as client:
             results, num_classes = run(client, args)
     finally:
         service.stop()

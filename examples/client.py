@@ -68,6 +68,13 @@ class Service:
             self.process.wait(timeout=60)
 
 
+def connect(url: str, timeout: float = 600) -> httpx.Client:
+    """A client of the service; with the access key in FEWBYTES_KEY, where there is one."""
+    key = os.environ.get("FEWBYTES_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=url, headers=headers, timeout=timeout)
+
+
 def check(response: httpx.Response) -> httpx.Response:
     """Say what the service said, and stop, when it refused."""
     if response.is_error:

@@ -1,7 +1,9 @@
 # Sourced by the scripts here. They need curl and python3 (to read JSON), nothing else.
+# FEWBYTES_KEY: an access key, where the service asks for one.
 set -euo pipefail
 URL=${URL:-http://127.0.0.1:8000}
 CURL=(curl --silent --show-error)
+[ -z "${FEWBYTES_KEY:-}" ] || CURL+=(--header "Authorization: Bearer $FEWBYTES_KEY")
 
 # field NAME: that field of the JSON on standard input; dots go deeper ("error.detail").
 field() {

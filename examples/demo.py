@@ -16,7 +16,18 @@ from pathlib import Path
 
 import httpx
 
-from examples.client import ROOT, Service, check, curl, register, say, submitted, trained_teacher, upload
+from examples.client import (
+    ROOT,
+    Service,
+    check,
+    connect,
+    curl,
+    register,
+    say,
+    submitted,
+    trained_teacher,
+    upload,
+)
 
 # Student epochs are chosen so that the whole demo stays below ten minutes on two cores, whatever the number of photos.
 STUDENT_IMAGES = 11_000
@@ -87,7 +98,7 @@ def main() -> None:
     photos = args.photos or solar_cells(args.data_dir / "solar-cells.zip")
     service = Service(args.url, args.data_dir)
     try:
-        with httpx.Client(base_url=args.url, timeout=600) as client:
+        with connect(args.url) as client:
             run(client, photos, args.data_dir, started)
     finally:
         service.stop()

@@ -4,5 +4,5 @@
 # A broken connection loses nothing: give the last id seen and the stream goes on after it.
 source "$(dirname "$0")/common.sh"
 [ $# -ge 1 ] || { sed -n '2,4p' "$0" >&2; exit 2; }
-exec curl --silent --show-error --fail --no-buffer \
+exec "${CURL[@]}" --fail --no-buffer \
     --header 'Accept: text/event-stream' ${2:+--header "Last-Event-ID: $2"} "$URL/v1/jobs/$1/events"

@@ -1206,9 +1206,7 @@ def _read_tensor(entry: Any, like: Tensor, data: Tensor) -> Encoded:
 
 def resize_and_crop(image: Image.Image, preprocessing: dict[str, Any]) -> Tensor:
     """A photo as uint8 [3, H, W]: upright (EXIF), RGB, resized, cropped; to the bit as torchvision."""
-    from PIL import ImageOps
-
-    image = _to_rgb(ImageOps.exif_transpose(image))
+    image = _to_rgb(_upright(image))
     if preprocessing["resize"] is not None:
         image = _resize(image, preprocessing["resize"], preprocessing["interpolation"])
     if preprocessing["crop"] is not None:
@@ -1217,14 +1215,38 @@ def resize_and_crop(image: Image.Image, preprocessing: dict[str, Any]) -> Tensor
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """As `ImageOps.exif_transpose`, which also writes the whole EXIF block anew and fails where that is broken. A
+    photo whose block cannot be read stays as it is stored."""
+    from PIL import Image
+
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    image.load()  # before the block is read: in a PNG it may come behind the pixels
+    try:
+        method = turns.get(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow's parser raises whatever it stumbles over
+        method = None
+    return image if method is None else image.transpose(method)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode == "I" or image.mode.startswith("I;16"):
         # 16 bits of grey: Pillow's own conversion clips at 255, so scale here (65535 / 257 = 255).
         grey = torch.frombuffer(bytearray(image.convert("I").tobytes()), dtype=torch.int32)
-        scaled = ((grey.clamp(0, 65535) + 128) // 257).to(torch.uint8)
-        image = Image.frombytes("L", image.size, bytes(scaled.tolist()))
+        scaled = bytearray(len(grey))
+        torch.frombuffer(scaled, dtype=torch.uint8).copy_((grey.clamp(0, 65535) + 128) // 257)
+        image = Image.frombytes("L", image.size, bytes(scaled))
     if image.mode == "F":
         raise ValueError("a picture of floating-point numbers has no fixed white: save it as 8 or 16 bits")
     if image.mode == "P" and "transparency" in image.info:

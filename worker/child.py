@@ -56,13 +56,14 @@ def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
         return do(order, line, stops)
     except Problem as problem:
         return {**problem.body(), "type": "error"}  # its own "type" is a URN
-    except OSError as error:
-        if error.errno != errno.EFBIG or order["do"] != "teacher":
-            raise
-        # The order's own limit on files: another attempt would meet it again.
-        detail = "What is made of the checkpoint is larger than a file of this service may be: its tensors share bytes."
-        return {**Problem(422, "CHECKPOINT_UNSAFE", detail).body(), "type": "error"}
     except Exception as error:
+        if isinstance(error, OSError):
+            if error.errno == errno.EFBIG and order["do"] == "teacher":
+                # The order's own limit on files: another attempt would meet it again.
+                detail = "What is made of it is larger than a file of this service may be: its tensors share bytes."
+                return {**Problem(422, "CHECKPOINT_UNSAFE", detail).body(), "type": "error"}
+            if error.errno != errno.ENOMEM:
+                raise
         traceback.print_exc()
         return {**_problem_for(error, order["do"]).body(), "type": "error"}
 
@@ -79,15 +80,23 @@ def _problem_for(error: Exception, do: str) -> Problem:
     return Problem(422, "OUT_OF_MEMORY", f"{detail} ({_last_line(error)})")
 
 
+# What the CPU's allocator, mmap, the loader of shared libraries and threads say; none has a type of its own.
+_MEMORY_SIGNS = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "annot allocate memory",
+    "failed to map segment",
+    "can't start new thread",
+    "bad_alloc",
+)
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch.OutOfMemoryError is CUDA's; the CPU allocator raises a plain RuntimeError and says so in its text
-    # only.
     text = str(error)
     return (
         isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in text
-        or "not enough memory" in text
+        or type(error).__name__ == "OutOfMemoryError"  # CUDA's
+        or any(sign in text for sign in _MEMORY_SIGNS)
     )
 
 

@@ -14,21 +14,20 @@ import signal
 import socket
 import threading
 import warnings
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from sqlalchemy.exc import DBAPIError
 
-from app import jobs, workers
+from app import jobs, logs, workers
 from app.db import transaction
 from app.outbox import Outbox
 from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
 from app.settings import settings
 from worker import supervisor
-from worker.orders import num_cores
+from worker.orders import has_gpu, num_cores
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,7 @@ def device() -> str:
 
     The child, which has torch, decides what it really computes on.
     """
-    gpu = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    return "cuda" if gpu else f"cpu ({platform.machine()}, {num_cores()} cores)"
+    return "cuda" if has_gpu() else f"cpu ({platform.machine()}, {num_cores()} cores)"
 
 
 class Presence:
@@ -97,7 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no such queue: {', '.join(sorted(unknown))}; there are {', '.join(QUEUES)}")
     # It says "superuser privileges". In a container everybody is root, and no pickle is ever accepted.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logs.configure(settings().log_format, "WARNING")
+    # Celery would put handlers of its own in their place.
+    signals.setup_logging.connect(_keep_our_logging, weak=False)
     celery, presence, outbox = celery_app(), Presence(queues), Outbox()
     add_task(celery, presence)
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
@@ -110,6 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         outbox.stop()
         presence.stop()
+
+
+def _keep_our_logging(**_: Any) -> None:
+    """Celery configures logging only where nobody listens to this signal."""
 
 
 def _preempt(**_: Any) -> None:

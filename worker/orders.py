@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import tenancy
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
@@ -43,6 +44,9 @@ def build(claim: Claim) -> dict[str, Any]:
         "num_threads": num_threads(claim.spec.get("num_threads")),
     }
     with reading() as session:
+        tenant_id = session.scalars(select(Job.tenant_id).where(Job.id == claim.job_id)).one()
+    # Whatever the job names, it gets nothing of another tenant's.
+    with tenancy.reading(tenant_id) as session:
         special = _compress(session, claim) if claim.kind == "compress" else _inspect(session, claim)
     return common | special
 
@@ -66,21 +70,50 @@ def _compress(session: Session, claim: Claim) -> dict[str, Any]:
         "device": spec.device,
         "checkpoint_seconds": settings().checkpoint_seconds,
         "cancel_grace_seconds": settings().cancel_grace_seconds,
-        "deadline_seconds": _seconds_left(session, claim, spec),
+        "deadline_seconds": _seconds_left(session, claim, _deadline(spec)),
+        "asked_seconds": _deadline(spec),
+        "limits": _trainer_limits(spec),
         "teachers": [_teacher_of_job(session, ident) for ident in spec.teachers],
         "data": _data_of_job(session, spec.dataset),
     }
 
 
-def _seconds_left(session: Session, claim: Claim, spec: JobSpec) -> float | None:
+def _deadline(spec: JobSpec) -> float:
+    """Seconds from the first start. Jobs that were queued before the limit was lowered have it too."""
+    most = settings().max_job_seconds
+    return most if spec.deadline_seconds is None else min(spec.deadline_seconds, most)
+
+
+def _seconds_left(session: Session, claim: Claim, deadline_seconds: float) -> float:
     """Counted from the first start, so that a job which crashes does not get its time again.
 
     At least a moment.
     """
-    if spec.deadline_seconds is None:
-        return None
     started_at, now = session.execute(select(Job.started_at, db_now()).where(Job.id == claim.job_id)).one()
-    return float(max(0.001, spec.deadline_seconds - (now - (started_at or now))))
+    return float(max(0.001, deadline_seconds - (now - (started_at or now))))
+
+
+def has_gpu() -> bool:
+    """Whether a trainer here would compute on CUDA, as far as a process without torch can tell."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+
+
+def _trainer_limits(spec: JobSpec) -> dict[str, int]:
+    if spec.device != "cpu" and has_gpu():
+        return {"memory_bytes": 0}
+    asked = settings().trainer_memory_bytes
+    # A trainer that takes all there is ends as OUT_OF_MEMORY by its own limit; the kernel might end the worker instead.
+    return {"memory_bytes": 9 * machine_bytes() // 10 if asked is None else asked}
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or of the container (cgroup v2) if that has less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return physical
+    return min(physical, int(limit)) if limit.isdigit() else physical
 
 
 def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class _Watch:
         elif last.get("type") == "error" and self.asked is None:
             outcome, verb = "failed", verdicts.fail(self.claim, verdicts.problem_of(last))
         elif ended.reason == "deadline":
-            problem = verdicts.deadline_exceeded(self.claim.spec["deadline_seconds"])
+            problem = verdicts.deadline_exceeded(self.order["asked_seconds"])
             outcome, verb = "failed", verdicts.fail(self.claim, problem)
         elif self.lease.cancelling.is_set():
             outcome, verb = "cancelled", verdicts.finish_cancel(self.claim, self.order, last)
@@ -159,9 +159,8 @@ class _Watch:
 
     def _lost(self, ended: _Exit) -> tuple[str, Verb]:
         detail = ended.reason or _death(ended.code)
-        if self.claim.kind == "inspect" and (
-            problem := verdicts.killed_by_its_limits(ended.code, self.order)
-        ):
+        verdict = verdicts.killed_by_its_limits if self.claim.kind == "inspect" else verdicts.starved
+        if problem := verdict(ended.code, self.order):
             return "failed", verdicts.fail(self.claim, problem)
         self.notebook.add({"type": "log", "level": "error", "message": f"The trainer {detail}."})
         return "trainer_lost", verdicts.release(self.claim, outcome="trainer_lost", counts=True)

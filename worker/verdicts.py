@@ -122,6 +122,23 @@ def killed_by_its_limits(code: int | None, order: dict[str, Any]) -> Problem | N
     )
 
 
+# How a process ends when libraries, not Python, are refused memory; 127 is the loader of shared libraries.
+_STARVED = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, 127)
+
+
+def starved(code: int | None, order: dict[str, Any]) -> Problem | None:
+    """A trainer with a memory limit that broke down: every further attempt would meet the same limit."""
+    memory = order.get("limits", {}).get("memory_bytes")
+    if not memory or code not in _STARVED:
+        return None
+    return Problem(
+        507,
+        "OUT_OF_MEMORY",
+        f"The trainer broke down under its limit of {memory} bytes of memory (FEWBYTES_TRAINER_MEMORY_BYTES), exit code "
+        f"{code}: lower batch_size or the image size, or take a smaller student.",
+    )
+
+
 def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list[NewArtifact]:
     stored = []
     for file in files:
@@ -151,10 +168,11 @@ def _naming_the_artifact(result: dict[str, Any], artifacts: list[NewArtifact]) -
 
 
 def _with_stored_files(order: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
-    """An inspection's result; for each of its `files` {"artifact": name} the digest as "artifact_sha256"."""
+    """An inspection's result; for each of its `files` {"artifact": name} also "artifact_sha256", "…_size_bytes"."""
     result: dict[str, Any] = dict(last["result"])
     for key, name in last.get("files", {}).items():
-        result[f"{key}_sha256"] = _store(order, name)[0] if name is not None else None
+        stored = _store(order, name) if name is not None else (None, None)
+        result[f"{key}_sha256"], result[f"{key}_size_bytes"] = stored
     return result
 
 

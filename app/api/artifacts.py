@@ -7,10 +7,9 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app import reads
 from app.api.content import DOWNLOAD, content_response
-from app.api.context import CurrentStorage
+from app.api.context import CurrentCaller, CurrentStorage
 from app.api.jobs import JobId
 from app.api.views import ArtifactView, Page, artifact_view
-from app.db import reading
 from app.errors import Problem
 from app.storage import Storage
 from app.tables import TERMINAL, Artifact
@@ -21,17 +20,17 @@ ArtifactId = Annotated[str, Path(pattern="^art_[0-9a-z]{1,40}$")]
 
 
 @router.get("/v1/jobs/{job_id}/artifacts", response_model=Page[ArtifactView])
-def list_artifacts(job_id: JobId) -> Page[ArtifactView]:
+def list_artifacts(job_id: JobId, caller: CurrentCaller) -> Page[ArtifactView]:
     """All files of a job: the answer, and those of earlier steps."""
-    with reading() as session:
+    with caller.reading() as session:
         reads.find_job(session, job_id)
         return Page(items=[artifact_view(artifact) for artifact in reads.artifacts(session, job_id)])
 
 
 @router.get("/v1/jobs/{job_id}/download", response_class=Response, responses=DOWNLOAD)
-def download(job_id: JobId, request: Request, storage: CurrentStorage) -> Response:
+def download(job_id: JobId, request: Request, caller: CurrentCaller, storage: CurrentStorage) -> Response:
     """The answer of a job, as a file: `curl -OJ`. 409 while there is none."""
-    with reading() as session:
+    with caller.reading() as session:
         job = reads.find_job(session, job_id)
         artifact = reads.final_artifact(session, job_id)
     if artifact is None:
@@ -46,15 +45,17 @@ def download(job_id: JobId, request: Request, storage: CurrentStorage) -> Respon
 
 
 @router.get("/v1/artifacts/{artifact_id}", response_model=ArtifactView)
-def get_artifact(artifact_id: ArtifactId) -> ArtifactView:
-    with reading() as session:
+def get_artifact(artifact_id: ArtifactId, caller: CurrentCaller) -> ArtifactView:
+    with caller.reading() as session:
         return artifact_view(reads.find_artifact(session, artifact_id))
 
 
 @router.get("/v1/artifacts/{artifact_id}/content", response_class=Response, responses=DOWNLOAD)
-def get_content(artifact_id: ArtifactId, request: Request, storage: CurrentStorage) -> Response:
+def get_content(
+    artifact_id: ArtifactId, request: Request, caller: CurrentCaller, storage: CurrentStorage
+) -> Response:
     """The bytes; `curl -C - -o FILE` goes on after a break. Repr-Digest is the sha256 of the whole."""
-    with reading() as session:
+    with caller.reading() as session:
         artifact = reads.find_artifact(session, artifact_id)
     return _content(artifact, request, storage)
 

@@ -3,31 +3,34 @@
 import inspect
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app import architectures, reads, resources
-from app.api.context import CurrentOutbox, CurrentSettings
+from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings
 from app.api.inspected import Rejected
 from app.api.parameters import family, values_of_family
 from app.api.views import Page
 from app.api.waiting import Prefer, preferred_seconds, until
-from app.db import reading, transaction
 from app.errors import Problem
 from app.spec.resources import ArchitectureQuery
 from app.spec.steps import STEPS
 from app.tables import SUCCEEDED, TERMINAL, Job
+from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 
 class ArchitectureView(BaseModel):
-    """A catalogue entry; `table` is the layer table for the classes, size and options that were asked for."""
+    """A catalogue entry; `table` is the layer table for the classes, size and options that were asked for.
+
+    `table` is null, with 202, until a worker has built the network.
+    """
 
     architecture: dict[str, Any]
     query: dict[str, Any]
-    table: dict[str, Any]
+    table: dict[str, Any] | None
 
 
 class StepView(BaseModel):
@@ -46,11 +49,16 @@ def list_architectures() -> Page[dict[str, Any]]:
 @router.get(
     "/architectures/{name:path}",
     response_model=ArchitectureView,
-    openapi_extra=family("option.", "An option of the architecture: `option.width_mult=0.5`."),
+    responses={202: {"model": ArchitectureView, "description": "No worker has built it yet: ask again."}},
+    openapi_extra=family(
+        "option.", "[a-z_]{1,40}", "An option of the architecture: `option.width_mult=0.5`."
+    ),
 )
 async def get_architecture(
-    name: Annotated[str, Path(max_length=100)],
+    name: Annotated[str, Path(max_length=100, examples=["student_net"])],
     request: Request,
+    response: Response,
+    caller: CurrentCaller,
     settings: CurrentSettings,
     outbox: CurrentOutbox,
     num_classes: Annotated[int | None, Query(ge=1, le=100_000)] = None,
@@ -63,10 +71,10 @@ async def get_architecture(
     """
     entry = architectures.find(name)
     query = _query(entry, num_classes, image_size, values_of_family(request, "option."))
-    job = await run_in_threadpool(_known_or_new, query)
+    job = await run_in_threadpool(_known_or_new, caller, query)
     outbox.wake()
     seconds = preferred_seconds(prefer, settings.inspect_wait_seconds)
-    job = await until(lambda: _read(job.id), lambda job: job.state in TERMINAL, seconds)
+    job = await until(lambda: _read(caller, job.id), lambda job: job.state in TERMINAL, seconds)
     if job.state == SUCCEEDED:
         return ArchitectureView(architecture=entry, query=query.model_dump(), table=job.result or {})
     if job.state in TERMINAL:
@@ -74,11 +82,10 @@ async def get_architecture(
             422, "INSPECTION_CANCELLED", "The inspection was cancelled. Ask again.", retryable=True
         )
         raise Rejected(job.error or cancelled.body(), f"/v1/jobs/{job.id}")
-    detail = (
-        f"No worker has built this network within {seconds:g} s. GET /v1/workers shows who is "
-        "there; ask again later."
-    )
-    raise Problem(503, "NO_WORKER", detail, retryable=True, headers={"Retry-After": "5"})
+    # GET /v1/workers shows whether there is anybody to build it.
+    response.status_code = 202
+    response.headers["Retry-After"] = "5"
+    return ArchitectureView(architecture=entry, query=query.model_dump(), table=None)
 
 
 def _query(
@@ -124,17 +131,17 @@ def _typed(text: str, option: dict[str, Any]) -> int | float | bool | str:
         return text[:100]
 
 
-def _known_or_new(query: ArchitectureQuery) -> Job:
-    with reading() as session:
+def _known_or_new(caller: Caller, query: ArchitectureQuery) -> Job:
+    with caller.reading() as session:
         job = resources.known_architecture(session, query)
     if job is None:
-        with transaction() as session:
+        with caller.transaction() as session:
             job = resources.inspect_architecture(session, query)
     return job
 
 
-def _read(job_id: str) -> Job:
-    with reading() as session:
+def _read(caller: Caller, job_id: str) -> Job:
+    with caller.reading() as session:
         return reads.find_job(session, job_id)
 
 

@@ -2,16 +2,19 @@
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
+from app.api.threads import with_file
 from app.errors import Problem
 
-_BLOCK_BYTES = 256 << 10
+# What each download that nobody reads holds in memory.
+_BLOCK_BYTES = 64 << 10
 
 _BYTES: dict[str, Any] = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -42,7 +45,8 @@ def content_response(
     if _names(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     start, stop = 0, size_bytes
-    span = _span(request, etag, size_bytes)
+    # Ranges are defined for GET alone (RFC 9110, 14.2): a HEAD tells of the whole.
+    span = None if request.state.head else _span(request, etag, size_bytes)
     if span is not None:
         start, stop = span
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
@@ -79,10 +83,13 @@ def _span(request: Request, etag: str, size_bytes: int) -> tuple[int, int] | Non
     return start, stop
 
 
-def _blocks(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    # Opened here: whatever ends the request before the first block leaves no file open.
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < stop and (block := file.read(min(_BLOCK_BYTES, stop - start))):
+async def _blocks(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
+    """A block is read when the one before is on its way: who reads slowly holds one block and no thread."""
+    # Opened here: whatever ends the request before the first block leaves no file open. On the stack before the
+    # thread returns: a request that is cancelled meanwhile never sees the file.
+    with ExitStack() as stack:
+        file: BinaryIO = await with_file(lambda: stack.enter_context(path.open("rb")))
+        await with_file(file.seek, start)
+        while start < stop and (block := await with_file(file.read, min(_BLOCK_BYTES, stop - start))):
             start += len(block)
             yield block

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.api.keyring import Keyring
 from app.outbox import Outbox
 from app.settings import Settings
 from app.storage import Storage
+from app.tenancy import Caller
 
 
 def _settings(request: Request) -> Settings:
@@ -24,6 +26,20 @@ def _outbox(request: Request) -> Outbox:
     return outbox
 
 
+def _keyring(request: Request) -> Keyring:
+    keyring: Keyring = request.app.state.keyring
+    return keyring
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+CurrentCaller = Annotated[Caller, Depends(_caller)]
+"""Who makes the request. All that a router reads and writes goes through its `reading()` and `transaction()`."""
+CurrentKeyring = Annotated[Keyring, Depends(_keyring)]
+"""It is told of every key that was made or revoked."""
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentStorage = Annotated[Storage, Depends(_storage)]
 CurrentOutbox = Annotated[Outbox, Depends(_outbox)]

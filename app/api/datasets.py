@@ -11,16 +11,16 @@ from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
 from app.api import inspected
-from app.api.context import CurrentOutbox, CurrentSettings, CurrentStorage
+from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings, CurrentStorage
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of, position_of, token_of
 from app.api.views import DatasetView, Page, dataset_view
 from app.api.waiting import Prefer
-from app.db import reading, transaction
 from app.errors import Problem
 from app.settings import Settings
 from app.spec.base import Split
 from app.spec.resources import DatasetSpec
 from app.storage import Storage
+from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -46,6 +46,7 @@ class ImageView(BaseModel):
 async def post_dataset(
     spec: DatasetSpec,
     response: Response,
+    caller: CurrentCaller,
     settings: CurrentSettings,
     outbox: CurrentOutbox,
     prefer: Prefer = None,
@@ -54,28 +55,30 @@ async def post_dataset(
 
     Answers when a worker has read every image: 201, or 422.
     """
-    ident = await run_in_threadpool(_register, spec, settings)
+    ident = await run_in_threadpool(_register, caller, spec, settings)
     outbox.wake()
     seconds = settings.inspect_wait_seconds
-    return await inspected.registered("dataset", ident, dataset_view, response, prefer, seconds)
+    return await inspected.registered(caller, "dataset", ident, dataset_view, response, prefer, seconds)
 
 
-def _register(spec: DatasetSpec, settings: Settings) -> str:
-    with transaction() as session:
+def _register(caller: Caller, spec: DatasetSpec, settings: Settings) -> str:
+    with caller.transaction() as session:
         return resources.register_dataset(session, spec, settings).id
 
 
 @router.get("", response_model=Page[DatasetView])
-def list_datasets(page_size: PageSize = 50, page_token: PageToken = None) -> Page[DatasetView]:
+def list_datasets(
+    caller: CurrentCaller, page_size: PageSize = 50, page_token: PageToken = None
+) -> Page[DatasetView]:
     """The newest first."""
-    with reading() as session:
+    with caller.reading() as session:
         rows = resources.newest(session, tables.Dataset, after=cursor_of(page_token), limit=page_size + 1)
     return page_of(rows, page_size, dataset_view)
 
 
 @router.get("/{dataset_id}", response_model=DatasetView)
-def get_dataset(dataset_id: DatasetId) -> DatasetView:
-    return dataset_view(inspected.read("dataset", dataset_id))
+def get_dataset(dataset_id: DatasetId, caller: CurrentCaller) -> DatasetView:
+    return dataset_view(inspected.read(caller, "dataset", dataset_id))
 
 
 @router.get(
@@ -85,6 +88,7 @@ def get_dataset(dataset_id: DatasetId) -> DatasetView:
 )
 def list_images(
     dataset_id: DatasetId,
+    caller: CurrentCaller,
     storage: CurrentStorage,
     split: Split | None = None,
     format: Annotated[
@@ -94,7 +98,7 @@ def list_images(
     page_token: PageToken = None,
 ) -> Any:
     """The images, by split and path."""
-    with reading() as session:
+    with caller.reading() as session:
         dataset = resources.find(session, "dataset", dataset_id)
     images = _images(dataset, split, storage)
     if format == "csv":
@@ -137,7 +141,7 @@ def _csv(images: list[dict[str, Any]]) -> str:
 
 
 @router.delete("/{dataset_id}", status_code=204)
-def delete_dataset(dataset_id: DatasetId) -> None:
+def delete_dataset(dataset_id: DatasetId, caller: CurrentCaller) -> None:
     """409 while a job that is not finished needs it."""
-    with transaction() as session:
+    with caller.transaction() as session:
         resources.remove(session, "dataset", dataset_id)

@@ -14,11 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from app import reads
+from app.api.context import CurrentCaller
 from app.api.jobs import JobId
 from app.api.parameters import PageSize
 from app.api.views import EventView, MetricView, Page, event_view, metric_view, rfc3339
-from app.db import reading
 from app.tables import TERMINAL, Event
+from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
@@ -50,6 +51,7 @@ class EventPage(Page[EventView]):
 async def get_events(
     job_id: JobId,
     request: Request,
+    caller: CurrentCaller,
     after: Seq = 0,
     stream: bool = False,
     page_size: PageSize = 100,
@@ -63,32 +65,32 @@ async def get_events(
     """
     if last_event_id and last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10:
         after = max(after, int(last_event_id))
-    events, ended = await run_in_threadpool(_read, job_id, after, page_size)
+    events, ended = await run_in_threadpool(_read, caller, job_id, after, page_size)
     if not (stream or "text/event-stream" in accept.lower()):
         seen = events[-1].seq if events else after
         return EventPage(items=[event_view(event) for event in events], after=seen, ended=ended)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.state.head:
         return Response(headers=headers, media_type="text/event-stream")
-    return StreamingResponse(_stream(job_id, after), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(_stream(caller, job_id, after), headers=headers, media_type="text/event-stream")
 
 
-def _read(job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:
+def _read(caller: Caller, job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:
     """Events after `after`, and whether these are the last that will ever come."""
-    with reading() as session:
+    with caller.reading() as session:
         job = reads.find_job(session, job_id)
         events = list(reads.events(session, job_id, after=after, limit=limit))
     last = events[-1].seq if events else after
     return events, job.state in TERMINAL and last >= job.last_seq
 
 
-async def _stream(job_id: str, after: int) -> AsyncIterator[bytes]:
+async def _stream(caller: Caller, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Server-sent events. Between two looks it holds neither a thread nor a connection to the database."""
     ended = False
     spoke = time.monotonic()
     yield b": follow me\n\n"
     while not ended:
-        events, ended = await run_in_threadpool(_read, job_id, after, _BATCH)
+        events, ended = await run_in_threadpool(_read, caller, job_id, after, _BATCH)
         for event in events:
             after = event.seq
             data = json.dumps({"at": rfc3339(event.at), **event.data}, allow_nan=False)
@@ -107,17 +109,17 @@ async def _stream(job_id: str, after: int) -> AsyncIterator[bytes]:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def get_logs(job_id: JobId, after: Seq = 0) -> Response:
+def get_logs(job_id: JobId, caller: CurrentCaller, after: Seq = 0) -> Response:
     """The log, a line each: time, level, message."""
-    with reading() as session:
+    with caller.reading() as session:
         reads.find_job(session, job_id)
-    return StreamingResponse(_log_lines(job_id, after), media_type="text/plain; charset=utf-8")
+    return StreamingResponse(_log_lines(caller, job_id, after), media_type="text/plain; charset=utf-8")
 
 
-def _log_lines(job_id: str, after: int) -> Any:
+def _log_lines(caller: Caller, job_id: str, after: int) -> Any:
     """In batches, so a long log is never whole in memory."""
     while True:
-        with reading() as session:
+        with caller.reading() as session:
             events = reads.events(session, job_id, after=after, limit=_LOG_BATCH, type="log")
         yield "".join(
             f"{rfc3339(e.at)} {e.data.get('level', 'info'):7} {e.data.get('message', '')}\n" for e in events
@@ -132,9 +134,11 @@ def _log_lines(job_id: str, after: int) -> Any:
     response_model=Page[MetricView],
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
-def get_metrics(job_id: JobId, format: Literal["json", "csv"] = "json", seed: MetricsOfSeed = None) -> Any:
+def get_metrics(
+    job_id: JobId, caller: CurrentCaller, format: Literal["json", "csv"] = "json", seed: MetricsOfSeed = None
+) -> Any:
     """Every number that was measured, by seed, step and epoch."""
-    with reading() as session:
+    with caller.reading() as session:
         first_seed = reads.find_job(session, job_id).spec.get("seed", 0)
         position = None if seed is None else seed - first_seed + 1
         # 0 would be the job's own numbers, which no seed asks for.

@@ -7,24 +7,25 @@ from fastapi import Response
 
 from app import resources
 from app.api.waiting import preferred_seconds, until
-from app.db import reading, transaction
 from app.errors import Problem
+from app.tenancy import Caller
 
 V = TypeVar("V")
 
 
-def read(kind: str, ident: str) -> Any:
+def read(caller: Caller, kind: str, ident: str) -> Any:
     """The row; settled when its inspection died without a verdict."""
-    with reading() as session:
+    with caller.reading() as session:
         row = resources.find(session, kind, ident)
         orphaned = resources.is_orphaned(session, row)
     if orphaned:
-        with transaction() as session:
+        with caller.transaction() as session:
             row = resources.settle_late(session, kind, ident)
     return row
 
 
 async def registered(
+    caller: Caller,
     kind: str,
     ident: str,
     view: Callable[[Any], V],
@@ -37,7 +38,7 @@ async def registered(
     Problem 422 with the inspection's reasons when rejected.
     """
     row = await until(
-        lambda: read(kind, ident),
+        lambda: read(caller, kind, ident),
         lambda row: row.state != resources.INSPECTING,
         preferred_seconds(prefer, default_seconds),
     )

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -16,16 +17,31 @@ from app.errors import Problem
 from app.resources import Cursor
 
 T = TypeVar("T")
+_MAX_OF_FAMILY = 32
 
 PageSize = Annotated[int, Query(ge=1, le=200)]
 PageToken = Annotated[str | None, Query(max_length=500, description="`next_page_token` of the page before.")]
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for a change before answering.")]
 
 
-def family(prefix: str, description: str) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads every parameter that begins with `prefix`."""
-    name = f"{prefix}{{name}}"
-    parameter = {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+def family(prefix: str, name: str, description: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads every parameter `prefix` + what the pattern `name` fits."""
+    values = {"type": "string", "maxLength": 200}
+    schema = {
+        "type": "object",
+        "patternProperties": {f"^{re.escape(prefix)}{name}$": values},
+        "additionalProperties": False,
+        "maxProperties": _MAX_OF_FAMILY,
+    }
+    # An object in the form style is spread: each of its properties is a query parameter of its own.
+    parameter = {
+        "name": f"{prefix}NAME",
+        "in": "query",
+        "description": description,
+        "style": "form",
+        "explode": True,
+        "schema": schema,
+    }
     return {"parameters": [parameter], "x-parameter-prefix": prefix}
 
 
@@ -64,16 +80,20 @@ RefuseUnknown = Depends(refuse_unknown)
 
 
 def values_of_family(request: Request, prefix: str) -> dict[str, str]:
-    return {
+    """Problem 422 beyond 32 of them: each is a condition of a query, and databases take only so many."""
+    values = {
         name.removeprefix(prefix): value
         for name, value in request.query_params.multi_items()
         if name.startswith(prefix)
     }
+    if len(values) > _MAX_OF_FAMILY:
+        raise _invalid(f"{prefix}NAME", f"It is given {len(values)} times; {_MAX_OF_FAMILY} are taken.")
+    return values
 
 
 def _invalid(parameter: str, detail: str) -> Problem:
     errors = [{"parameter": parameter, "code": "INVALID_PARAMETER", "detail": detail}]
-    return Problem(400, "INVALID_PARAMETER", f"{parameter}: {detail}", errors=errors)
+    return Problem(422, "INVALID_PARAMETER", f"{parameter}: {detail}", errors=errors)
 
 
 def token_of(cursor: Any) -> str:

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from app.errors import Problem
+from app.api.headers import protect
+from app.errors import Problem, database_unavailable
 from app.spec.networks import Preprocessing, Student
 from app.spec.steps import STEPS
 
@@ -55,7 +56,10 @@ class ProblemBody(BaseModel):
 
 def problem_response(request: Request, problem: Problem) -> ProblemResponse:
     """The problem as an answer to this request."""
-    body = {"instance": request.url.path[:_MAX_TEXT], "request_id": request.state.request_id} | problem.body()
+    body = {
+        "instance": request.scope["path"][:_MAX_TEXT],
+        "request_id": request.state.request_id,
+    } | problem.body()
     return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
 
 
@@ -174,9 +178,7 @@ def _allowed(request: Request) -> list[str]:
 
 async def _database(request: Request, exc: Exception) -> Response:
     log.error("request %s: the database does not answer: %s", request.state.request_id, exc)
-    detail = "The database does not answer. Nothing was changed: try again."
-    problem = Problem(503, "DATABASE_UNAVAILABLE", detail, retryable=True, headers={"Retry-After": "2"})
-    return problem_response(request, problem)
+    return problem_response(request, database_unavailable())
 
 
 async def _gone(request: Request, exc: Exception) -> Response:
@@ -191,8 +193,7 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
     )
     response = problem_response(request, Problem(500, "INTERNAL", detail, retryable=True))
     # This handler runs outside of the middleware that gives every other answer its headers.
-    response.headers["X-Request-Id"] = request.state.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    protect(response.headers, request.state.request_id)
     return response
 
 
@@ -202,11 +203,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        # Without any key at all the service is this machine's, and needs none.
+        schema["security"] = [{"key": []}, {}]
         for name in ("HTTPValidationError", "ValidationError"):
             components.pop(name, None)
         problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
         components.update(problem.pop("$defs"))
         components["Problem"] = problem
+        _forbid_other_names(components)
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         for operations in schema["paths"].values():
             for operation in operations.values():
@@ -221,3 +226,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 }
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _forbid_other_names(schema: Any) -> None:
+    """Say what is true of every dictionary whose names must fit a pattern, and what pydantic leaves out."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for part in schema.values():
+            _forbid_other_names(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _forbid_other_names(part)

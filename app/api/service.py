@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app import queue, reads, workers
 from app.api.content import content_response
-from app.api.context import CurrentSettings
+from app.api.context import CurrentCaller, CurrentSettings
 from app.api.views import Page, rfc3339
 from app.db import reading
 from app.errors import Problem
@@ -33,6 +33,9 @@ _ROUTES = {
     "steps": "/v1/steps",
     "workers": "/v1/workers",
     "queues": "/v1/queues",
+    "usage": "/v1/usage",
+    "keys": "/v1/keys",
+    "audit": "/v1/audit",
     "load_artifact.py": "/v1/tools/load_artifact.py",
     "trace_network.py": "/v1/tools/trace_network.py",
     "health": "/healthz",
@@ -41,7 +44,7 @@ _ROUTES = {
 
 
 class WorkerView(BaseModel):
-    """`job_id`: what it works on now."""
+    """`job_id`: the job of yours that it works on now."""
 
     id: str
     queues: list[str]
@@ -100,10 +103,11 @@ def _broker_state() -> str:
 
 
 @router.get("/v1/workers", response_model=Page[WorkerView])
-def list_workers() -> Page[WorkerView]:
-    """The worker processes that reported lately."""
-    with reading() as session:
+def list_workers(caller: CurrentCaller) -> Page[WorkerView]:
+    """The worker processes that reported lately; what they work on, where that is yours."""
+    with caller.reading() as session:
         found = workers.alive(session)
+        own = reads.own_jobs(session, [worker.job_id for worker in found if worker.job_id])
     return Page(
         items=[
             WorkerView(
@@ -112,7 +116,7 @@ def list_workers() -> Page[WorkerView]:
                 device=worker.device,
                 started_at=rfc3339(worker.started_at),
                 seen_at=rfc3339(worker.seen_at),
-                job_id=worker.job_id,
+                job_id=worker.job_id if worker.job_id in own else None,
             )
             for worker in found
         ]
@@ -120,9 +124,9 @@ def list_workers() -> Page[WorkerView]:
 
 
 @router.get("/v1/queues", response_model=Page[QueueView])
-def list_queues() -> Page[QueueView]:
-    """How much waits, and for how long."""
-    with reading() as session:
+def list_queues(caller: CurrentCaller) -> Page[QueueView]:
+    """How much waits, and for how long: the jobs of all tenants, in one line."""
+    with caller.reading() as session:
         return Page(items=[QueueView(**row) for row in reads.queues(session)])
 
 

@@ -1,80 +1,76 @@
 """Before any router: JSON that means one thing only, and bodies within their limits."""
 
+import hashlib
 import json
 import re
 from typing import Any
 
-from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.bodies import content_digest, declared_length, verify
+from app.api.pace import at_least, within
 from app.errors import Problem
+from app.settings import Settings
 
 # These carry bytes, not JSON; their routers count and check them while they stream.
 _RAW = re.compile(r"^/v1/(files|files/[^/]*|uploads/[^/]*)$")
-_FORM_OVERHEAD_BYTES = 64 << 10
 _MAX_DEPTH = 32
 _MAX_INTEGER = 2**53
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class StrictBody:
-    """ASGI middleware: a JSON body is read whole, within its limit, and means one thing only."""
+    """ASGI middleware: a JSON body is read whole, within its limits, and means one thing only; files keep coming."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_file_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
-        self.max_form_bytes = max_file_bytes + _FORM_OVERHEAD_BYTES
+        self.settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if not _RAW.match(scope["path"]):
-                receive = await self._checked_body(scope, receive)
-            elif scope["method"] == "POST":
-                receive = self._counted_form(receive)
+        if scope["type"] == "http" and _RAW.match(scope["path"]):
+            receive = at_least(
+                receive,
+                silent_seconds=self.settings.silent_seconds,
+                bytes_per_second=self.settings.min_bytes_per_second,
+            )
+        elif scope["type"] == "http":
+            receive = await self._checked_body(Headers(scope=scope), receive)
         await self.app(scope, receive, send)
 
-    def _counted_form(self, receive: Receive) -> Receive:
-        """A form is parsed to its end before a router sees it, so its size must be watched here."""
-        arrived = 0
-
-        async def counted() -> Message:
-            nonlocal arrived
-            message = await receive()
-            arrived += len(message.get("body", b""))
-            if arrived > self.max_form_bytes:
-                # The one exception that FastAPI lets through its form parser.
-                raise HTTPException(
-                    413, f"A file may have {self.max_form_bytes - _FORM_OVERHEAD_BYTES} bytes."
-                )
-            return message
-
-        return counted
-
-    async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
+    async def _checked_body(self, headers: Headers, receive: Receive) -> Receive:
         """Read the body, refuse what is not strict JSON, and return a `receive` that gives it again."""
-        body = b""
+        wanted = content_digest(headers)
+        if (declared_length(headers) or 0) > self.settings.max_body_bytes:
+            raise self._too_large()
+        timed = within(receive, self.settings.body_seconds)
+        body = bytearray()
         more = True
         while more:
-            message = await receive()
+            message = await timed()
             if message["type"] == "http.disconnect":
                 return _replay([message], receive)
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > self.max_body_bytes:
-                raise Problem(
-                    413,
-                    "BODY_TOO_LARGE",
-                    f"A JSON body may have {self.max_body_bytes} bytes. Photos and checkpoints go to PUT "
-                    "/v1/files/NAME.",
-                )
+            if len(body) > self.settings.max_body_bytes:
+                raise self._too_large()
+        if wanted is not None:
+            verify(wanted, hashlib.sha256(body).hexdigest())
         if body:
-            media_type = Headers(scope=scope).get("content-type", "").split(";")[0].strip().lower()
+            media_type = headers.get("content-type", "").split(";")[0].strip().lower()
             if media_type != "application/json":
                 raise Problem(
                     415, "JSON_EXPECTED", "Send the body as JSON, with -H 'Content-Type: application/json'."
                 )
-            strict_json(body)
-        return _replay([{"type": "http.request", "body": body, "more_body": False}], receive)
+            strict_json(bytes(body))
+        return _replay([{"type": "http.request", "body": bytes(body), "more_body": False}], receive)
+
+    def _too_large(self) -> Problem:
+        detail = (
+            f"A JSON body may have {self.settings.max_body_bytes} bytes. Photos and checkpoints go to PUT "
+            "/v1/files/NAME."
+        )
+        return Problem(413, "BODY_TOO_LARGE", detail)
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
@@ -143,7 +139,7 @@ def _check(value: Any, depth: int) -> None:
     if depth < 0:
         raise _invalid(f"It is nested more than {_MAX_DEPTH} deep.")
     if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        if _UNSTORABLE.search(value):
             raise _invalid("A string holds NUL or half of a surrogate pair.")
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -10,14 +10,15 @@ from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
 from app.api.bodies import blocks, content_digest, declared_length, verify
-from app.api.context import CurrentSettings, CurrentStorage
+from app.api.context import CurrentCaller, CurrentSettings, CurrentStorage
+from app.api.threads import with_file
 from app.api.views import FileView, UploadView, file_view, upload_view
-from app.db import reading, transaction
 from app.errors import Problem
 from app.settings import Settings
 from app.spec.base import Spec
 from app.spec.resources import FileName
 from app.storage import CHUNK_BYTES, Storage
+from app.tenancy import Caller
 from app.uploads import Parts
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -34,10 +35,12 @@ class UploadSpec(Spec):
 
 
 @router.post("", response_model=UploadView, status_code=201)
-def post_upload(spec: UploadSpec, response: Response, settings: CurrentSettings) -> UploadView:
+def post_upload(
+    spec: UploadSpec, response: Response, caller: CurrentCaller, settings: CurrentSettings
+) -> UploadView:
     """Begin. Then PUT the bytes to the Location, in one piece or in several."""
     parts = Parts(settings.resolved_data_dir)
-    with transaction() as session:
+    with caller.transaction() as session:
         expired = resources.expired_uploads(session)
         upload = resources.begin_upload(
             session, name=spec.name, size_bytes=spec.size_bytes, sha256=spec.sha256, settings=settings
@@ -52,35 +55,43 @@ def post_upload(spec: UploadSpec, response: Response, settings: CurrentSettings)
 
 @router.get("/{upload_id}", response_model=UploadView)
 def get_upload(
-    upload_id: UploadId, response: Response, settings: CurrentSettings, storage: CurrentStorage
+    upload_id: UploadId,
+    response: Response,
+    caller: CurrentCaller,
+    settings: CurrentSettings,
+    storage: CurrentStorage,
 ) -> UploadView:
     """How much has arrived: also in the header Upload-Offset, so HEAD is enough."""
-    upload, offset, file = _state(upload_id, settings)
+    upload, offset, file = _state(caller, upload_id, settings)
     if file is None and offset == upload.size_bytes:
-        file = _finish_interrupted(upload, settings, storage)
+        file = _finish_interrupted(caller, upload, settings, storage)
     response.headers["Upload-Offset"] = str(offset)
     response.headers["Upload-Length"] = str(upload.size_bytes)
     response.headers["Cache-Control"] = "no-store"
     return upload_view(upload, offset, file)
 
 
-def _finish_interrupted(upload: tables.Upload, settings: Settings, storage: Storage) -> tables.File | None:
+def _finish_interrupted(
+    caller: Caller, upload: tables.Upload, settings: Settings, storage: Storage
+) -> tables.File | None:
     """All bytes arrived, but the process died before it named them.
 
     Nobody would send another byte, so do it now.
     """
     try:
         with Parts(settings.resolved_data_dir).append(upload.id):
-            return _finish(upload, settings, storage)[0]
+            return _finish(caller, upload, settings, storage)[0]
     except Problem as problem:
         if problem.code == "UPLOAD_BUSY":  # not interrupted: the request that finishes it is still at work
             return None
         raise
 
 
-def _state(upload_id: str, settings: Settings) -> tuple[tables.Upload, int, tables.File | None]:
+def _state(
+    caller: Caller, upload_id: str, settings: Settings
+) -> tuple[tables.Upload, int, tables.File | None]:
     """The upload, the bytes received, and the file once it is complete."""
-    with reading() as session:
+    with caller.reading() as session:
         upload = resources.find_upload(session, upload_id)
         offset = Parts(settings.resolved_data_dir).offset(upload_id)
         if offset is not None:
@@ -102,7 +113,11 @@ def _state(upload_id: str, settings: Settings) -> tuple[tables.Upload, int, tabl
     },
 )
 async def put_upload(
-    upload_id: UploadId, request: Request, settings: CurrentSettings, storage: CurrentStorage
+    upload_id: UploadId,
+    request: Request,
+    caller: CurrentCaller,
+    settings: CurrentSettings,
+    storage: CurrentStorage,
 ) -> Response:
     """Append the body.
 
@@ -111,7 +126,7 @@ async def put_upload(
     409 when the bytes do not begin at the offset, which Upload-Offset then tells. A line that breaks loses
     nothing that arrived.
     """
-    upload, offset, file = await run_in_threadpool(_state, upload_id, settings)
+    upload, offset, file = await run_in_threadpool(_state, caller, upload_id, settings)
     start, stop = _range(request, upload.size_bytes)
     if file is not None and start == offset:
         return _complete(file, new=False)
@@ -121,7 +136,7 @@ async def put_upload(
         offset = await _append(part, upload, start, stop, request)
         if offset < upload.size_bytes:
             return Response(status_code=204, headers={"Upload-Offset": str(offset)})
-        finished, new = await run_in_threadpool(_finish, upload, settings, storage)
+        finished, new = await with_file(_finish, caller, upload, settings, storage)
     return _complete(finished, new=new)
 
 
@@ -148,7 +163,7 @@ def _range(request: Request, size_bytes: int) -> tuple[int, int]:
     if total not in ("*", str(size_bytes)):
         detail = f"This upload has {size_bytes} bytes, not those of Content-Range. Is it another file?"
         raise Problem(400, "INVALID_RANGE", detail)
-    length = declared_length(request)
+    length = declared_length(request.headers)
     if not first <= last < size_bytes or (length is not None and length != last - first + 1):
         detail = f"Content-Range must lie within 0-{size_bytes - 1} and be as long as the body."
         raise Problem(400, "INVALID_RANGE", detail)
@@ -160,15 +175,15 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
     offset = part.tell()
     if offset != start:  # somebody appended between our look and our lock
         raise _wrong_offset(offset, upload.size_bytes)
-    wanted = content_digest(request)
+    wanted = content_digest(request.headers)
     digest = hashlib.sha256()
     async for block in blocks(request):
         if offset + len(block) > stop:
             raise Problem(
-                400, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end."
+                413, "BODY_TOO_LONG", f"The body goes on after byte {stop - 1}, where it should end."
             )
         digest.update(block)
-        await run_in_threadpool(part.write, block)
+        await with_file(part.write, block)
         offset += len(block)
     part.flush()
     try:
@@ -179,7 +194,9 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
     return offset
 
 
-def _finish(upload: tables.Upload, settings: Settings, storage: Storage) -> tuple[tables.File, bool]:
+def _finish(
+    caller: Caller, upload: tables.Upload, settings: Settings, storage: Storage
+) -> tuple[tables.File, bool]:
     """All bytes are here: check, store and name them.
 
     Bytes with the wrong digest are dropped: offset 0 again.
@@ -194,15 +211,15 @@ def _finish(upload: tables.Upload, settings: Settings, storage: Storage) -> tupl
             parts.begin_again(upload.id)
             raise
         sha256, size_bytes = writer.commit()
-    with transaction() as session:
-        file, new = resources.save_file(session, name=upload.name, sha256=sha256, size_bytes=size_bytes)
+    with caller.transaction() as session:
+        file, new = resources.finish_upload(session, upload.id, sha256=sha256, size_bytes=size_bytes)
     parts.drop(upload.id)
     return file, new
 
 
 @router.delete("/{upload_id}", status_code=204)
-def delete_upload(upload_id: UploadId, settings: CurrentSettings) -> None:
+def delete_upload(upload_id: UploadId, caller: CurrentCaller, settings: CurrentSettings) -> None:
     """Give up: the bytes received are removed."""
-    with transaction() as session:
-        session.delete(resources.find_upload(session, upload_id))
+    with caller.transaction() as session:
+        resources.cancel_upload(session, upload_id)
     Parts(settings.resolved_data_dir).drop(upload_id)

@@ -129,6 +129,7 @@ class PlanView(BaseModel):
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    limits: dict[str, Any]
     warnings: list[str]
 
 
@@ -175,7 +176,7 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _maybe(seconds: float | None) -> str | None:
+def maybe_rfc3339(seconds: float | None) -> str | None:
     return None if seconds is None else rfc3339(seconds)
 
 
@@ -242,8 +243,8 @@ def _job_fields(job: tables.Job) -> dict[str, Any]:
         "error": job.error,
         "version": job.version,
         "created_at": rfc3339(job.created_at),
-        "started_at": _maybe(job.started_at),
-        "finished_at": _maybe(job.finished_at),
+        "started_at": maybe_rfc3339(job.started_at),
+        "finished_at": maybe_rfc3339(job.finished_at),
         "links": {"self": path} | {name: f"{path}/{name}" for name in names},
     }
 
@@ -254,7 +255,7 @@ def attempt_view(attempt: tables.Attempt) -> AttemptView:
         worker=attempt.worker,
         device=attempt.device,
         started_at=rfc3339(attempt.started_at),
-        ended_at=_maybe(attempt.ended_at),
+        ended_at=maybe_rfc3339(attempt.ended_at),
         outcome=attempt.outcome,
     )
 

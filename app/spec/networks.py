@@ -75,7 +75,13 @@ def scaled_preprocessing(preprocessing: Preprocessing, image_size: int) -> Prepr
 
 
 ArchitectureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]
-Options = dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], int | float | bool | str]
+Options = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")],
+        Annotated[int, Field(ge=-(2**53), le=2**53)] | float | bool | Annotated[str, Field(max_length=200)],
+    ],
+    Field(max_length=32),
+]
 
 
 def _architecture_shorthand(value: Any) -> Any:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
-from app import architectures, jobs, resources
+from app import architectures, jobs, keys, resources, tenants
+from app.api import server
 from app.db import reading, transaction
 from app.errors import Problem
 from app.main import create_app
@@ -169,6 +170,24 @@ class Service:
     worker: FakeWorker
     settings: Settings
     port: int
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    def key_of(self, tenant: str, scope: keys.Scope = "admin", days: float | None = None) -> str:
+        """A new key for the tenant of this name, who is made if need be. From now on every request needs one."""
+        with transaction() as session:
+            found = tenants.named(session, tenant) or tenants.make(session, tenant)
+            return keys.make(session, tenant_id=found.id, name=f"{tenant} {scope}", scope=scope, days=days)[1]
+
+    def with_key(self, key: str) -> httpx.Client:
+        """A client that sends this key. The fixture closes it."""
+        headers = {"Authorization": f"Bearer {key}"}
+        client = httpx.Client(base_url=self.client.base_url, headers=headers, timeout=20)
+        self.clients.append(client)
+        return client
+
+    def as_tenant(self, tenant: str, scope: keys.Scope = "admin") -> "Service":
+        """This service as somebody else sees it."""
+        return replace(self, client=self.with_key(self.key_of(tenant, scope)))
 
     def upload(self, name: str = "file.bin", content: bytes = b"bytes") -> None:
         assert self.client.put(f"/v1/files/{name}", content=content).status_code in (200, 201)
@@ -223,30 +242,35 @@ def service_settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(database: str, service_settings: Settings) -> Iterator[Service]:
     """The API on both databases, with a worker that accepts everything with the classes cat and dog."""
-    yield from _serve(service_settings)
+    yield from serve(service_settings)
 
 
 @pytest.fixture
 def sqlite_service(sqlite_database: str, service_settings: Settings) -> Iterator[Service]:
     """The same on SQLite alone, for what no database can change."""
-    yield from _serve(service_settings)
+    yield from serve(service_settings)
 
 
-def _serve(settings: Settings) -> Iterator[Service]:
+def serve(settings: Settings) -> Iterator[Service]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        config = uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        config = server.config(create_app(settings), settings, timeout_graceful_shutdown=1)
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        while not server.started:
+        while not running.started:
             time.sleep(0.005)
         worker = FakeWorker(Storage(settings.resolved_data_dir))
         worker.know(names=["cat", "dog"])
         worker.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield Service(client, worker, settings, port)
-        worker.stop()
-        server.should_exit = True
-        thread.join()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+                served = Service(client, worker, settings, port)
+                yield served
+                for other in served.clients:
+                    other.close()
+        finally:
+            worker.stop()
+            running.should_exit = True
+            thread.join()

@@ -26,9 +26,9 @@ def test_every_answer_has_a_request_id_and_a_sane_one_is_kept(sqlite_service: Se
         ("GET", "/nothing", 404, "NOT_FOUND"),
         ("PATCH", "/v1/jobs", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/v1/jobs?sate=queued", 400, "UNKNOWN_PARAMETER"),
-        ("GET", "/v1/jobs?state=queued&state=failed", 400, "INVALID_PARAMETER"),
+        ("GET", "/v1/jobs?state=queued&state=failed", 422, "INVALID_PARAMETER"),
         ("GET", "/v1/jobs?state=sleeping", 422, "INVALID_PARAMETER"),
-        ("GET", "/v1/jobs?page_token=xx", 400, "INVALID_PARAMETER"),
+        ("GET", "/v1/jobs?page_token=xx", 422, "INVALID_PARAMETER"),
         ("GET", "/v1/teachers/tch_none", 404, "NOT_FOUND"),
     ],
 )

@@ -77,7 +77,9 @@ def test_a_broken_line_loses_nothing_that_arrived(sqlite_service: Service) -> No
     """The client hangs up after 30 of 100 bytes; the upload goes on at 30."""
     path = begin(sqlite_service)
     with socket.create_connection(("127.0.0.1", sqlite_service.port)) as line:
-        line.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode() + CONTENT[:30])
+        line.sendall(
+            f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n".encode() + CONTENT[:30]
+        )
         time.sleep(0.2)
     give_up = time.monotonic() + 5
     while offset(sqlite_service, path) != 30 and time.monotonic() < give_up:

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from app import db
+from app import db, tenancy
 from app.jobs import submit
 from app.tables import Job
+from app.tenants import DEFAULT
 
 
 def count_jobs() -> int:
@@ -20,11 +21,11 @@ def count_jobs() -> int:
 
 
 def test_a_transaction_is_kept_whole_or_not_at_all(database: str) -> None:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         submit(session, kind="compress", spec={})
 
     def fails_halfway() -> None:
-        with db.transaction() as session:
+        with tenancy.transaction(DEFAULT) as session:
             submit(session, kind="compress", spec={})
             raise KeyError("half way")
 
@@ -45,11 +46,11 @@ def test_a_reading_cannot_write_and_the_connection_can_again_afterwards(database
 
 
 def test_a_reading_sees_one_moment_and_never_waits_for_a_writer(database: str) -> None:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         submit(session, kind="compress", spec={})
     with db.reading() as reader:
         before = reader.scalar(select(func.count()).select_from(Job))
-        with db.transaction() as writer:
+        with tenancy.transaction(DEFAULT) as writer:
             submit(writer, kind="compress", spec={})
             started = time.monotonic()
             assert count_jobs() == 1  # while the writer holds its lock
@@ -59,7 +60,7 @@ def test_a_reading_sees_one_moment_and_never_waits_for_a_writer(database: str) -
 
 
 def test_writers_wait_for_each_other_and_none_fails(database: str) -> None:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         job_id = submit(session, kind="compress", spec={})[0].id
     errors: list[Exception] = []
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app import db, jobs
+from app import db, jobs, tenancy
 from app.errors import Problem
 from app.jobs import Claim, Fenced, NewArtifact
 from app.settings import settings
 from app.tables import Artifact, Attempt, Event, Job, Metric
+from app.tenants import DEFAULT
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -25,7 +26,7 @@ STUDENT = NewArtifact(
 
 
 def submit(**options: Any) -> str:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         return jobs.submit(session, **{"kind": "compress", "spec": {"steps": []}} | options)[0].id
 
 
@@ -38,6 +39,11 @@ def claim(job_id: str, worker: str = "host:1") -> Claim:
 
 def act(verb: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     with db.transaction() as session:
+        return verb(session, *arguments, **options)
+
+
+def act_as_owner(verb: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    with tenancy.transaction(DEFAULT) as session:
         return verb(session, *arguments, **options)
 
 
@@ -152,7 +158,7 @@ def test_a_row_is_not_claimed_before_its_next_attempt() -> None:
 
 CLAIMER = """
 import sys
-from app import db, jobs
+from app import db, jobs, tenancy
 db.configure(sys.argv[1])
 for job_id in sys.stdin.read().split():
     with db.transaction() as session:
@@ -162,7 +168,7 @@ for job_id in sys.stdin.read().split():
 
 
 def test_processes_that_race_claim_every_row_exactly_once(database: str) -> None:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         ids = [jobs.submit(session, kind="compress", spec={})[0].id for _ in range(200)]
     racers = [
         subprocess.Popen(
@@ -185,7 +191,7 @@ def test_processes_that_race_claim_every_row_exactly_once(database: str) -> None
 
 
 def test_threads_that_race_claim_every_row_exactly_once() -> None:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         ids = [jobs.submit(session, kind="compress", spec={})[0].id for _ in range(200)]
     claimed: list[str] = []
 
@@ -445,9 +451,9 @@ def test_other_jobs_cannot_be_tried_again(state: str) -> None:
 
 
 def test_the_same_key_and_body_is_the_same_job() -> None:
-    first, replay = act(jobs.submit, kind="compress", spec={"a": 1, "b": 2}, idempotency_key="k")
+    first, replay = act_as_owner(jobs.submit, kind="compress", spec={"a": 1, "b": 2}, idempotency_key="k")
     assert not replay
-    again, replay = act(jobs.submit, kind="compress", spec={"b": 2, "a": 1}, idempotency_key="k")
+    again, replay = act_as_owner(jobs.submit, kind="compress", spec={"b": 2, "a": 1}, idempotency_key="k")
     assert replay
     assert again.id == first.id
     assert len(events(first.id)) == 1
@@ -468,7 +474,7 @@ def test_submits_that_race_with_one_key_make_one_job() -> None:
     results: list[tuple[str, bool]] = []
 
     def race() -> None:
-        made, replay = act(jobs.submit, kind="compress", spec={"a": 1}, idempotency_key="k")
+        made, replay = act_as_owner(jobs.submit, kind="compress", spec={"a": 1}, idempotency_key="k")
         results.append((made.id, replay))
 
     in_threads(*[race] * 8)
@@ -568,9 +574,10 @@ def test_due_rows_come_oldest_first_and_only_once_while_fresh() -> None:
     with db.reading() as session:
         assert [job_id for job_id, _ in jobs.due(session)] == ids
         assert [job_id for job_id, _ in jobs.due(session, limit=2)] == ids[:2]
-        assert jobs.num_queued(session) == {"compress": 3}
+        assert jobs.num_announced(session) == {}
     act(jobs.mark_dispatched, ids[:2])
     with db.reading() as session:
+        assert jobs.num_announced(session) == {"compress": 2}
         assert [job_id for job_id, _ in jobs.due(session)] == ids[2:]
     act(lambda session: session.execute(update(Job).values(dispatched_at=db.db_now() - 3600)))
     with db.reading() as session:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import select, update
 
-from app import db, jobs, outbox, queue
+from app import db, jobs, outbox, queue, tenancy
 from app.outbox import Outbox
 from app.settings import settings
 from app.tables import CANCELLED, Job
+from app.tenants import DEFAULT
 from tests.servers import Broker
 
 
@@ -33,7 +34,7 @@ def running(database: str) -> Iterator[Outbox]:
 
 
 def submit(count: int = 1) -> list[str]:
-    with db.transaction() as session:
+    with tenancy.transaction(DEFAULT) as session:
         return [jobs.submit(session, kind="compress", spec={"n": n})[0].id for n in range(count)]
 
 

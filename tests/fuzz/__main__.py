@@ -3,7 +3,13 @@
 import importlib
 import sys
 
-KINDS = {"checkpoints": "tests.fuzz.checkpoints", "http-corpus": "tests.fuzz.http_corpus"}
+KINDS = {
+    "checkpoints": "tests.fuzz.checkpoints",
+    "images": "tests.fuzz.images",
+    "archives": "tests.fuzz.archives",
+    "http-corpus": "tests.fuzz.http_corpus",
+    "api": "tests.fuzz.api",
+}
 """Modules with a `main() -> int` that reads `sys.argv`; 0 when nothing was found."""
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from app import db, jobs
+from app import db, jobs, tenancy, tenants
 from app.settings import settings
 from app.storage import storage
 from app.tables import Artifact, Attempt, Event, Job, Metric
@@ -43,6 +43,7 @@ def plain_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "work_dir": str(work_dir),
             "num_threads": 1,
             "deadline_seconds": deadline,
+            "asked_seconds": deadline,
         }
 
     monkeypatch.setattr(orders, "build", build)
@@ -52,7 +53,7 @@ pytestmark = pytest.mark.usefixtures("sqlite_database", "short_grace", "plain_or
 
 
 def submit(do: str, kind: str = "compress", **spec: Any) -> str:
-    with db.transaction() as session:
+    with tenancy.transaction(tenants.DEFAULT) as session:
         job, _ = jobs.submit(session, kind=kind, spec={"name": do, **spec})
     return job.id
 

@@ -15,8 +15,8 @@ import torch
 from app.errors import Problem
 from app.spec.base import Split
 from models.load_artifact import resize_and_crop
-from worker.datasets.build import split_digest
 from worker.datasets.images import open_image, quiet_pillow
+from worker.datasets.report import split_digest
 
 _Rows = list[dict[str, Any]]
 
@@ -48,7 +48,8 @@ class ImageData:
                 f"The classes asked for, {self.class_names[:5]}, are not those of the data set, "
                 f"{content['class_names'][:5]}.",
             )
-        self._output_of = [self.class_names.index(name) for name in content["class_names"]]
+        outputs = {name: output for output, name in enumerate(self.class_names)}
+        self._output_of = [outputs[name] for name in content["class_names"]]
         self._rows: dict[str, _Rows] = {}
         for row in content["images"]:
             self._rows.setdefault(row["split"], []).append(row)

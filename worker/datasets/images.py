@@ -6,21 +6,22 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from worker.datasets.entries import printable
+from worker.datasets.image_files import BadImageError, check_structure, webp_size
+from worker.datasets.recognised import HEAD, foreign_image, is_image
+
+MAX_BYTES = 64 << 20
 MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _PHOTO_ENDINGS = {
     *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib"),
     # Not read, but somebody's photo all the same: to be named as bad, not passed over in silence.
-    *("gif", "tif", "tiff", "heic", "heif", "avif", "jp2", "ppm", "pgm", "tga"),
+    *("gif", "tif", "tiff", "heic", "heif", "avif", "jp2", "jxl", "svg", "ppm", "pgm", "tga"),
 }
 _ORIENTATION = 0x0112
-
-
-class BadImageError(Exception):
-    """Why a file cannot be used as an image, in words for its owner."""
 
 
 @contextlib.contextmanager
@@ -32,15 +33,12 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def looks_like_image(head: bytes) -> bool:
-    """By content: whether the first 12 bytes are those of a format we read."""
-    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
-
-
-def named_like_image(path: str) -> bool:
-    return path.rpartition(".")[2].casefold() in _PHOTO_ENDINGS
+def claims_to_be_image(head: bytes, path: str) -> bool:
+    """Whether a file must be a good image: it begins like one, is named like one, or is one of a kind that we do
+    not read and has no ending that says so."""
+    name = path.rpartition("/")[2]
+    ending = name.rpartition(".")[2].casefold() if "." in name else None
+    return is_image(head) or ending in _PHOTO_ENDINGS or (ending is None and foreign_image(head) is not None)
 
 
 @dataclass(frozen=True)
@@ -52,27 +50,55 @@ class Size:
 def check_image(data: bytes) -> Size:
     """Decode the file fully and return its size as shown (EXIF orientation counts). Raises BadImageError.
 
-    Pillow's own limit is far looser (a 693-byte JPEG header costs 1.3 GB), and its WebP plugin allocates the
-    canvas on opening.
+    Pillow's own limit is far looser (a 693-byte JPEG header costs 1.3 GB). A photo with several pictures in one
+    JPEG (a phone's MPO: depth, a second view) is its first picture.
     """
-    if data[:4] == b"RIFF":
-        _check_pixels(*_webp_size(data))
+    _check_kind(data[:HEAD])
+    if len(data) > MAX_BYTES:
+        raise BadImageError(f"has more than {MAX_BYTES} bytes: save it smaller")
+    check_cost = check_structure(data)
+    if data[:4] == b"RIFF":  # Pillow's WebP plugin allocates the canvas on opening
+        _check_pixels(*webp_size(data))
     try:
         with open_image(data) as image:
             _check_pixels(*image.size)
+            check_cost(*image.size)
             image.load()
-            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            turned = _orientation(image) in (5, 6, 7, 8)
             width, height = image.size
-    except BadImageError:
+    except (BadImageError, MemoryError):  # too little memory says nothing about the image
         raise
+    except Image.DecompressionBombError:  # Pillow's limit comes first where it is met on opening
+        raise BadImageError(f"has far more than {MAX_PIXELS:,} pixels: scale it down") from None
+    except UnidentifiedImageError:  # whose text holds an address
+        raise BadImageError("cannot be decoded (its header is damaged)") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers stumble over
-        raise BadImageError(f"cannot be decoded ({type(error).__name__}: {str(error)[:120]})") from error
+        reason = printable(f"{type(error).__name__}: {str(error)[:120]}")
+        raise BadImageError(f"cannot be decoded ({reason})") from error
     return Size(width, height) if turned else Size(height, width)
 
 
 def open_image(data: bytes) -> Image.Image:
     """Pillow's image of a file in one of our formats, not yet decoded."""
     return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _orientation(image: Image.Image) -> object:
+    """As the reader of artifacts takes it: a broken EXIF block turns nothing."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow's EXIF parser raises whatever it stumbles over
+        return None
+
+
+def _check_kind(head: bytes) -> None:
+    if not head:
+        raise BadImageError("is empty")
+    if is_image(head):
+        return
+    if what := foreign_image(head):
+        raise BadImageError(f"is {what}, which is not read: save it as PNG or JPEG")
+    raise BadImageError("is no image: PNG, JPEG, WebP and BMP are read")
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -85,18 +111,3 @@ def _check_pixels(width: int, height: int) -> None:
         raise BadImageError(
             f"has {width}x{height} pixels: one side is more than {MAX_ASPECT} times the other"
         )
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header, https://developers.google.com/speed/webp/docs/riff_container."""
-    kind, body = data[12:16], data[20:30]
-    if len(body) < 10:
-        raise BadImageError("is a WebP file cut off in its header")
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(body[1:5], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    raise BadImageError("is a WebP file of an unknown kind")

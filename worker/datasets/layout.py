@@ -45,12 +45,27 @@ class Layout:
     """In the order of the labels."""
     places: list[Place]
     """One an image, in the order given."""
+    _wrapper: int
+
+    def class_of(self, path: str) -> str | None:
+        """The class that a path names, whether or not an image of it is good; None in `unlabeled`."""
+        parts = path.split("/")[self._wrapper :]
+        # By its name, for a split of bad images only is none.
+        split = _ALIASES.get(parts[0].casefold()) if len(parts) > 1 else None
+        if split == "unlabeled" or not parts:
+            return None
+        read_class = _folder_class if self.name == "class_folders" else _flat_class
+        return read_class(parts[1:] if split else parts)
 
 
 def arrange(
-    paths: Sequence[str], folders: Iterable[str], layout: Literal["auto", "class_folders", "flat"]
+    paths: Sequence[str],
+    folders: Iterable[str],
+    layout: Literal["auto", "class_folders", "flat"],
+    bad_paths: Iterable[str] = (),
 ) -> Layout:
-    """Read splits and classes from the images' paths. `folders`: those without images, named in the archive.
+    """Read splits and classes from the images' paths. `folders`: those without images, named in the archive;
+    `bad_paths`: of images that cannot be used.
 
     Raises Problem 422 that names the files or folders which do not fit.
     """
@@ -75,7 +90,10 @@ def arrange(
     class_names = _ordered({name for name in classes if name is not None}, chosen)
     if chosen == "class_folders":
         _refuse_empty_folders(folders, wrapper, split_folders, set(class_names))
-    return Layout(chosen, class_names, [Place(s, c) for s, c in zip(splits, classes, strict=True)])
+    places = [Place(split, name) for split, name in zip(splits, classes, strict=True)]
+    arranged = Layout(chosen, class_names, places, wrapper)
+    _refuse_spoilt_classes(arranged, bad_paths)
+    return arranged
 
 
 _EXPECTED = (
@@ -159,14 +177,6 @@ def _refuse_classless(paths: list[str], layout: str) -> None:
 def _ordered(names: set[str], layout: str) -> list[str]:
     """As torchvision's ImageFolder sorts, so that a teacher trained with it agrees; flat numbers count as
     numbers."""
-    folded = Counter(name.casefold() for name in names)
-    collisions = sorted(name for name in names if folded[name.casefold()] > 1)
-    if collisions:
-        raise Problem(
-            422,
-            "CLASS_NAME_COLLISION",
-            f"The classes {collisions[:4]} differ only in upper and lower case: rename or merge them.",
-        )
     if len(names) > _MAX_CLASSES:
         raise Problem(
             422, "TOO_MANY_CLASSES", f"There are {len(names)} classes; at most {_MAX_CLASSES} are taken."
@@ -184,6 +194,19 @@ def _ordered(names: set[str], layout: str) -> list[str]:
         )
     numeric = layout == "flat" and all(name.isdecimal() and name.isascii() for name in names)
     return sorted(names, key=lambda name: (int(name), name)) if numeric else sorted(names)
+
+
+def _refuse_spoilt_classes(arranged: Layout, bad_paths: Iterable[str]) -> None:
+    """A class of bad images only would be left out, and every label after it shifted."""
+    known = set(arranged.class_names)
+    for path in bad_paths:
+        name = arranged.class_of(path)
+        if name is not None and name not in known:
+            raise Problem(
+                422,
+                "EMPTY_CLASS",
+                f"All images of the class {name!r} are bad, e.g. {path!r}: repair one, or remove the class.",
+            )
 
 
 def _refuse_empty_folders(

@@ -189,12 +189,12 @@ def _checked(
     infos = archive.infolist()
     if len(infos) > limits.zip_members:
         raise unsafe("ZIP_MEMBERS", f"it has {len(infos)} members, more than {limits.zip_members}")
+    _refuse_programs([name for info in infos for name in (info.filename, info.filename.partition("/")[2])])
     roots = {info.filename.partition("/")[0] for info in infos}
     names = {info.filename for info in infos}
     if len(names) != len(infos) or any(info.filename != info.orig_filename for info in infos):
         raise unsafe("ZIP_NAMES", "a member is there twice, or its name holds a NUL")
     members = {info.filename.partition("/")[2]: info for info in infos}
-    _refuse_programs([*members, *roots])
     if "data.pkl" not in members:
         raise unreadable("ZIP_FOREIGN", "it is a zip file, but torch.save did not write it")
     if len(roots) != 1 or not 1 <= len(next(iter(roots))) <= 255:

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.spec.resources import DatasetSpec
 from worker.datasets.build import build_dataset
+from worker.datasets.entries import Limits
 from worker.messages import Line, Stops
 
 
@@ -29,6 +30,20 @@ def dataset(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
             )
 
     source = order["file"] or order["folder"]
-    report = build_dataset(spec, Path(source), Path(order["work_dir"]), progress=progress)
+    report = build_dataset(
+        spec,
+        Path(source),
+        Path(order["work_dir"]),
+        progress=progress,
+        limits=_limits(order),
+        num_threads=order["num_threads"],
+    )
     files = {"index": "index.json", "pack": "pack" if order["file"] else None}
     return {"type": "result", "result": {"report": report}, "files": files}
+
+
+def _limits(order: dict[str, Any]) -> Limits:
+    """No archive unpacks to more than this process may write: a verdict, where the system would only say EFBIG."""
+    may_write = order.get("limits", {}).get("file_bytes")
+    most = Limits().max_total_bytes
+    return Limits(max_total_bytes=min(most, may_write) if may_write else most)
