@@ -1,13 +1,18 @@
 """Data sets: photos in classes and splits."""
 
+import contextlib
 import csv
 import io
-import json
+from collections.abc import Generator, Iterator
+from itertools import chain, islice
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
+import ijson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
 
 from app import resources, tables
 from app.api import inspected
@@ -21,6 +26,8 @@ from app.spec.base import Split
 from app.spec.resources import DatasetSpec
 from app.storage import Storage
 from app.tenancy import Caller
+
+_CSV_ROWS = 2000
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -100,44 +107,50 @@ def list_images(
     """The images, by split and path."""
     with caller.reading() as session:
         dataset = resources.find(session, "dataset", dataset_id)
-    images = _images(dataset, split, storage)
+    images = _images(_index(dataset, storage), split)
     if format == "csv":
-        return Response(_csv(images), media_type="text/csv")
+        return StreamingResponse(_csv(images), media_type="text/csv")
     start = position_of(page_token)
-    end = start + page_size
+    with contextlib.closing(images):
+        shown = list(islice(images, start, start + page_size + 1))
     return Page[ImageView](
-        items=[ImageView.model_validate(image) for image in images[start:end]],
-        next_page_token=token_of(end) if end < len(images) else None,
+        items=[ImageView.model_validate(image) for image in shown[:page_size]],
+        next_page_token=token_of(start + page_size) if len(shown) > page_size else None,
     )
 
 
-def _images(dataset: tables.Dataset, split: str | None, storage: Storage) -> list[dict[str, Any]]:
+def _index(dataset: tables.Dataset, storage: Storage) -> FilePath:
     if dataset.index_sha256 is None:
         detail = f"The data set is {dataset.state}: its images are listed once it is ready."
         waiting = dataset.state == resources.INSPECTING
         raise Problem(409, "NOT_READY", detail, retryable=waiting)
-    with storage.open(dataset.index_sha256) as file:
-        index = json.load(file)
-    names = index["class_names"]
-    return [
-        {
-            "path": image["path"],
-            "split": image["split"],
-            "label": None if image["label"] is None else names[image["label"]],
-            "size_bytes": image.get("nbytes"),
-            "sha256": image["sha256"],
-        }
-        for image in index["images"]
-        if split is None or image["split"] == split
-    ]
+    return storage.path(dataset.index_sha256)
 
 
-def _csv(images: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label"])
-    writer.writerows([image["path"], image["label"] or ""] for image in images)
-    return text.getvalue()
+def _images(index: FilePath, split: str | None) -> Generator[dict[str, Any], None, None]:
+    """One by one: the index of 200,000 images would take 160 MB at once, for each that asks."""
+    with index.open("rb") as file:
+        names = next(ijson.items(file, "class_names"))
+        file.seek(0)
+        for image in ijson.items(file, "images.item"):
+            if split is None or image["split"] == split:
+                yield {
+                    "path": image["path"],
+                    "split": image["split"],
+                    "label": None if image["label"] is None else names[image["label"]],
+                    "size_bytes": image.get("nbytes"),
+                    "sha256": image["sha256"],
+                }
+
+
+def _csv(images: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """In pieces of some thousand rows, with a heading."""
+    rows: Iterator[list[str]] = ([image["path"], image["label"] or ""] for image in images)
+    rows = chain([["path", "label"]], rows)
+    while batch := list(islice(rows, _CSV_ROWS)):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(batch)
+        yield text.getvalue()
 
 
 @router.delete("/{dataset_id}", status_code=204)

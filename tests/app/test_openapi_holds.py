@@ -1,6 +1,6 @@
 """What the OpenAPI says is what the service does: schemathesis, all checks, on both databases.
 
-Here with few examples; `python -m tests.fuzz.api` has many, and goes through the edges of every field too.
+Here with few examples; `python -m tests.fuzz api` has many, and goes through the edges of every field too.
 """
 
 import pytest

@@ -1,6 +1,6 @@
-"""The OpenAPI against the running service: schemathesis with all its checks, stateful, on one database.
+"""The OpenAPI against the running service: schemathesis with all its checks, stateful, on both databases.
 
-    python -m tests.fuzz.api --max-examples 200 [--database-url postgresql://…]
+    python -m tests.fuzz api --max-examples 200
 
 What is excluded, and why, is in `schemathesis.toml` beside this file.
 """
@@ -23,6 +23,7 @@ from app.migrate import upgrade
 from app.settings import Settings
 from app.tables import Job
 from tests.app.conftest import CATALOGUE, Service, serve
+from tests.servers import Postgres, embedded_postgres_url
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 PHASES = "examples,coverage,fuzzing,stateful"
@@ -75,28 +76,44 @@ def _jobs_end(service: Service) -> Iterator[None]:
     thread.join()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--max-examples", type=int, default=200)
-    parser.add_argument("--database-url", help="default: a new SQLite file")
-    parser.add_argument("--phases", default=PHASES)
-    parser.add_argument("--seed", type=int)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        url = given.database_url or f"sqlite:///{folder}/fewbytes.db"
+@contextlib.contextmanager
+def _database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty database of this kind."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/fewbytes.db"
+        return
+    with embedded_postgres_url() as url:
+        server = Postgres(url)
+        yield server.url_of(server.emptied_database())
+        server.close()
+
+
+def _fuzz(kind: str, *, max_examples: int, phases: str, seed: int | None) -> int:
+    with tempfile.TemporaryDirectory() as name, _database(kind, Path(name)) as url:
         upgrade(url)
         db.configure(url)
-        catalogue = Path(folder) / "architectures.json"
+        catalogue = Path(name) / "architectures.json"
         catalogue.write_text(json.dumps(CATALOGUE))
         architectures.PATH = catalogue
         settings = Settings(
-            data_dir=Path(folder) / "data", BROKER_URL="", inspect_wait_seconds=5.0, requests_per_minute=0
+            data_dir=Path(name) / "data", BROKER_URL="", inspect_wait_seconds=5.0, requests_per_minute=0
         )
         for service in serve(settings):
-            code, report = run(service, max_examples=given.max_examples, phases=given.phases, seed=given.seed)
+            code, report = run(service, max_examples=max_examples, phases=phases, seed=seed)
         db.configure(None)
-    sys.stdout.write(report)
+    print(f"==> {kind}\n{report}")
     return code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--max-examples", type=int, default=200, help="of each operation")
+    parser.add_argument("--databases", default="sqlite,postgresql")
+    parser.add_argument("--phases", default=PHASES)
+    parser.add_argument("--seed", type=int)
+    given = parser.parse_args()
+    options = {"max_examples": given.max_examples, "phases": given.phases, "seed": given.seed}
+    return max(_fuzz(kind, **options) for kind in given.databases.split(","))
 
 
 if __name__ == "__main__":
