@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app import db, jobs, resources
+from app import db, jobs, resources, tenancy, tenants
 from app.settings import Settings, settings
 from app.spec.resources import DatasetSpec
 from app.storage import storage
@@ -89,7 +89,7 @@ class Inspection:
 
     def __init__(self, content: bytes) -> None:
         sha256, size = _stored(content)
-        with db.transaction() as session:
+        with tenancy.transaction(tenants.DEFAULT) as session:
             resources.save_file(session, name="photos.zip", sha256=sha256, size_bytes=size)
             row = resources.register_dataset(session, DatasetSpec(file="photos.zip"), settings())
             self.ident, self.job_id = row.id, row.job_id
