@@ -20,7 +20,7 @@ from worker.gate import admit
 from worker.inspections import teachers, uploads
 
 MOST_SECONDS = 6.0
-"""CPU time of the gate for one file of a megabyte; larger ones get it for each. A third of it suffices on a quiet machine."""
+"""CPU time of the gate for one file of a megabyte; larger ones get it for each. A quiet machine needs a third."""
 P95_SECONDS = 0.1
 """The same of files up to a megabyte, for 19 of 20."""
 
