@@ -1,6 +1,7 @@
 """The command line of a fuzzer of files."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 
@@ -10,5 +11,5 @@ def run(about: str | None, fuzz: Callable[[int, int], str]) -> int:
     parser.add_argument("--n", type=int, default=20_000, help="files")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print(fuzz(given.n, given.seed))
+    sys.stdout.write(f"{fuzz(given.n, given.seed)}\n")
     return 0

@@ -12,6 +12,7 @@ from tests.corpus.checkpoints.opcodes import (
     DICT,
     EMPTY_TUPLE,
     FALSE,
+    HOOKS,
     LIST,
     MARK,
     NONE,
@@ -22,6 +23,7 @@ from tests.corpus.checkpoints.opcodes import (
     list_of,
     name,
     numbers,
+    persistent,
     pickled,
     put,
     state,
@@ -78,6 +80,31 @@ def _growing() -> Iterator[Case]:
     laughs = list_of(*levels)
     # A list of lists costs nothing unless somebody spells it out: as a state dict it is none.
     yield unreadable("a billion laughs by the memo", partial(zip_of, pickled(laughs)), "NO_STATE_DICT")
+    # Whoever shows a value in a message spells it out.
+    yield unreadable(
+        "legacy: a billion laughs for its version", partial(legacy, version=pickled(laughs)), "LEGACY_VERSION"
+    )
+    size = persistent(text("storage"), name("torch.FloatStorage"), text("0"), text("cpu"), laughs)
+    whole = pickled(state(("w", tensor(of=size))))
+    yield unsafe("a billion laughs for a storage's size", partial(zip_of, whole), "STORAGE_SIZE")
+    yield unsafe("legacy: a billion laughs for a storage's size", partial(legacy, whole), "STORAGE_SIZE")
+    key = persistent(text("storage"), name("torch.FloatStorage"), laughs, text("cpu"), integer(4))
+    whole = pickled(state(("w", tensor(of=key))))
+    yield unsafe("a billion laughs for a storage's key", partial(zip_of, whole), "STORAGE_ID")
+    for wrapped in ("model", "state_dict", "ema", "classes"):
+        yield unreadable(
+            f"a billion laughs for its {wrapped}", partial(zip_of, pickled(state((wrapped, laughs))))
+        )
+    shape = call("torch._utils._rebuild_tensor_v2", storage(), integer(0), laughs, laughs, FALSE, HOOKS)
+    yield unsafe(
+        "a billion laughs for a shape", partial(zip_of, pickled(state(("w", shape)))), "TENSOR_DAMAGED"
+    )
+    hooks = tensor(hooks=laughs)
+    yield Case(
+        "a billion laughs for hooks", partial(zip_of, pickled(state(("w", hooks)))), 422, "CHECKPOINT_IS_CODE"
+    )
+    course = pickled(state(("w", laughs)), protocol=3)
+    yield unreadable("course file: a billion laughs for a weight", partial(bytes, course), "COURSE_FILE")
     yield unsafe("a billion laughs in an artifact's graph", partial(_graph, laughs), "DOCUMENT_SIZE")
     texts = list_of(text("x" * 60_000) + put(0), *[get(0)] * 20_000)
     yield unsafe("a text of 60 KB that is repeated to 1.2 GB", partial(_graph, texts), "DOCUMENT_SIZE")

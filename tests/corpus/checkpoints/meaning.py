@@ -196,9 +196,6 @@ def _shapes() -> Iterator[Case]:
 def _requests() -> Iterator[Case]:
     """The same good file, with a request that does not fit it."""
     yield refused("meaning: no architecture", changed, "UNKNOWN_ARCHITECTURE", architecture=None)
-    yield refused(
-        "meaning: an unknown architecture", changed, "UNKNOWN_ARCHITECTURE", architecture="resnet-18"
-    )
     yield refused("meaning: another architecture", changed, "KEYS_MISMATCH", architecture="resnet18")
     yield refused("meaning: no preprocessing", changed, "PREPROCESSING_MISSING", preprocessing=None)
     yield refused(

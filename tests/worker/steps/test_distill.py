@@ -237,7 +237,7 @@ def test_a_class_the_teacher_sees_differently_from_the_label(tmp_path):
 
 
 class TestHints:
-    HINTS = ({"student": "features_conv3", "teacher": "colours", "weight": 3.0},)
+    HINTS = [{"student": "features_conv3", "teacher": "colours", "weight": 3.0}]
 
     def test_alpha_0_with_hints_runs_only_the_teacher_that_is_watched(self, tmp_path):
         teachers = [make_teacher(), make_teacher()]
