@@ -17,6 +17,7 @@ from app.api import (
     events,
     files,
     jobs,
+    openapi,
     problems,
     service,
     teachers,
@@ -74,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(router.router)
     problems.install(app)
+    openapi.install(app)
     # The last one added is the outermost.
     app.add_middleware(StrictBody, settings=settings)
     app.add_middleware(Access, settings=settings, keyring=app.state.keyring)

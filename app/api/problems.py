@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
@@ -64,14 +63,13 @@ def problem_response(request: Request, problem: Problem) -> ProblemResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers, and describe the problem in the app's OpenAPI."""
+    """Register the handlers."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
 
 
 async def _problem(request: Request, exc: Exception) -> Response:
@@ -195,46 +193,3 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
     # This handler runs outside of the middleware that gives every other answer its headers.
     protect(response.headers, request.state.request_id)
     return response
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        components = schema.setdefault("components", {}).setdefault("schemas", {})
-        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        # Without any key at all the service is this machine's, and needs none.
-        schema["security"] = [{"key": []}, {}]
-        for name in ("HTTPValidationError", "ValidationError"):
-            components.pop(name, None)
-        problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
-        components.update(problem.pop("$defs"))
-        components["Problem"] = problem
-        _forbid_other_names(components)
-        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-                operation["responses"]["4XX"] = {
-                    "description": "The request cannot be met.",
-                    "content": content,
-                }
-                operation["responses"]["5XX"] = {
-                    "description": "The service cannot answer now.",
-                    "content": content,
-                }
-        app.openapi_schema = schema
-    return app.openapi_schema
-
-
-def _forbid_other_names(schema: Any) -> None:
-    """Say what is true of every dictionary whose names must fit a pattern, and what pydantic leaves out."""
-    if isinstance(schema, dict):
-        if "patternProperties" in schema:
-            schema.setdefault("additionalProperties", False)
-        for part in schema.values():
-            _forbid_other_names(part)
-    elif isinstance(schema, list):
-        for part in schema:
-            _forbid_other_names(part)
