@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         1e21,
         ge=0,
         description="Estimated multiply-adds of one job, all seeds together; 0: no limit. "
-        "1e21 are two months of one H100 at full speed.",
+        "At 2e14 a second, 1e21 take two months.",
     )
     max_job_seconds: float = Field(
         30 * 86400.0, gt=0, description="Longest run of one job; it is the deadline of jobs that name none."

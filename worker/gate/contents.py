@@ -11,23 +11,14 @@ from worker.gate.class_names import RULE, are_usable, is_utf8
 from worker.gate.known_names import Inert, Name, NumpyType, StorageView, UnfilledArray
 from worker.gate.limits import Limits
 from worker.gate.refusal import DTYPE, Refused, shown, unreadable, unsafe
-from worker.gate.tensors import ITEM_BYTES, KEPT, Storage, Tensor
+from worker.gate.tensors import KEPT, Storage, Tensor
 
 # The hyphen is for RegNet, whose blocks are called block1-0.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 # Where training scripts keep the weights, most common first.
 _WRAPPERS = (
-    *(
-        "state_dict",
-        "model_state_dict",
-        "model",
-        "net",
-        "network",
-        "model_state",
-        "weights",
-        "params",
-        "checkpoint",
-    ),
+    *("state_dict", "model_state_dict", "model", "net", "network", "model_state"),
+    *("weights", "params", "checkpoint"),
     *("ema", "model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "module", "backbone"),
 )
 # DataParallel's, torch.compile's and AveragedModel's.
@@ -237,7 +228,6 @@ def _checked(contents: Contents, limits: Limits) -> Contents:
                 f"the tensor {name!r} has the type {tensor.dtype}; weights are float16, bfloat16, float32 or float64",
                 "Convert it first: torch.save({name: t.float() for name, t in model.state_dict().items()}, 'teacher.pt').",
             )
-        assert tensor.dtype in ITEM_BYTES
     return contents
 
 
