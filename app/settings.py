@@ -32,6 +32,32 @@ class Settings(BaseSettings):
     redispatch_seconds: float = Field(
         15.0, gt=0, description="A queued job nobody claimed is announced again."
     )
+    poll_seconds: float = Field(
+        1.0, gt=0, description="An idle worker looks for jobs this often, whether a message came or not."
+    )
+    retry_pause_seconds: float = Field(
+        5.0, ge=0, description="Before the third attempt of a job, doubled for each further one."
+    )
+    worker_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="What a job may ask of this worker. Default: the machine's, or its GPU's, memory.",
+    )
+    fair_share_hours: float = Field(
+        24.0, gt=0, description="Between tenants, the work of the last hours decides whose turn it is."
+    )
+    min_free_bytes: int = Field(
+        256 << 20, ge=0, description="With less free on the disk, uploads are refused and no job is started."
+    )
+    collect_after_hours: float = Field(
+        24.0, gt=0, description="Objects that nothing refers to, and other leftovers, are deleted then."
+    )
+    keep_work_days: float = Field(
+        7.0, ge=0, description="A failed or cancelled job can be tried again from its checkpoint for so long."
+    )
+    keep_jobs_days: float = Field(
+        0.0, ge=0, description="Ended jobs are deleted after so long, with their artifacts; 0: never."
+    )
     checkpoint_seconds: float = Field(
         10.0, gt=0, description="Training progress at risk when a trainer dies."
     )

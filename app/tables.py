@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -60,6 +71,9 @@ class Tenant(Base):
     max_files: Mapped[int | None] = mapped_column()
     max_queued_jobs: Mapped[int | None] = mapped_column()
     max_running_jobs: Mapped[int | None] = mapped_column()
+    weight: Mapped[float] = mapped_column(
+        default=1.0, server_default="1"
+    )  # its share of the workers, beside the others'
     created_at: Mapped[float] = mapped_column()
 
 
@@ -181,14 +195,31 @@ class Job(Owned, Base):
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # job_… (inspections: ins_…)
     kind: Mapped[str] = mapped_column(String(16))  # compress, inspect
-    queue: Mapped[str] = mapped_column(String(40))  # the Celery queue: compress, inspect
+    queue: Mapped[str] = mapped_column(String(40))  # the Celery queue: compress, gpu, inspect
     name: Mapped[str | None] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]] = mapped_column()
     spec: Mapped[dict[str, Any]] = mapped_column()
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)  # sha256 of the canonical JSON of spec
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
 
+    priority: Mapped[int] = mapped_column(
+        default=0, server_default="0"
+    )  # among its tenant's jobs; the higher first
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # a worker with less leaves it alone
+    estimated_macs: Mapped[float | None] = (
+        mapped_column()
+    )  # multiply-adds of all seeds; null where only doing it tells
+    result_key: Mapped[str | None] = mapped_column(
+        String(64), index=True
+    )  # equal: the same work on the same bytes
+
     state: Mapped[str] = mapped_column(String(16))
+    paused: Mapped[bool] = mapped_column(
+        default=False, server_default=false()
+    )  # no worker takes it until it is resumed
+    passed: Mapped[bool | None] = (
+        mapped_column()
+    )  # whether the result met the job's own limits; null: it has none, or no result
     phase: Mapped[str | None] = mapped_column(String(80))
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
     version: Mapped[int] = mapped_column(default=1)  # grows with every visible change; the ETag
@@ -222,9 +253,8 @@ class Attempt(OfJob, Base):
     device: Mapped[str | None] = mapped_column(String(80))
     started_at: Mapped[float] = mapped_column()
     ended_at: Mapped[float | None] = mapped_column()
-    outcome: Mapped[str | None] = mapped_column(
-        String(40)
-    )  # succeeded, failed, cancelled, worker_lost, trainer_lost, …
+    outcome: Mapped[str | None] = mapped_column(String(40))  # `app.jobs.OUTCOMES`
+    detail: Mapped[str | None] = mapped_column(Text)  # one sentence on how it ended
 
 
 class Event(OfJob, Base):
@@ -273,6 +303,9 @@ class Artifact(Owned, Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[dict[str, Any]] = mapped_column()
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(
+        Json
+    )  # what it was made of, and how to count again
     created_at: Mapped[float] = mapped_column()
 
     __table_args__ = (Index(None, "tenant_id"),)
@@ -285,6 +318,19 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(String(200), primary_key=True)  # host:pid
     queues: Mapped[list[Any]] = mapped_column()
     device: Mapped[str] = mapped_column(Text)
+    memory_bytes: Mapped[int | None] = mapped_column(
+        BigInteger
+    )  # what one of its jobs may need; null: it did not say
+    trouble: Mapped[str | None] = mapped_column(Text)  # why it takes no jobs just now
     started_at: Mapped[float] = mapped_column()
     seen_at: Mapped[float] = mapped_column()
     job_id: Mapped[str | None] = mapped_column(String(40))
+
+
+class Duty(Base):
+    """Something that one process does for all. Whoever has it renews it; when it lapses, another takes it."""
+
+    __tablename__ = "duties"
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(200))
+    until: Mapped[float] = mapped_column()
