@@ -5,8 +5,10 @@ python -m worker.catalogue --check   exits 1 when that file is stale
 """
 
 import argparse
+import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ PATH = Path(app.__file__).parent / "architectures.json"
 def entry(architecture: Architecture) -> dict[str, Any]:
     """What the API tells about one architecture; the sizes are those at its defaults.
 
+    `tensor_names_sha256`: by its tensors' names a checkpoint is recognised (`names_digest`): those depend neither on
+    the number of classes nor on the image size.
     `macs`: multiply-adds for one image. `num_layers` counts every layer, those without weights too.
     `size_bytes_fp32`: the parameters alone, four bytes each.
     """
@@ -47,7 +51,13 @@ def entry(architecture: Architecture) -> dict[str, Any]:
         "macs": table["macs"],
         "num_layers": sum(layer["type"] != "Scope" for layer in network.graph["layers"].values()),
         "size_bytes_fp32": 4 * table["parameters"],
+        "tensor_names_sha256": names_digest(skeleton.state_dict()),
     }
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """sha256 of the names, sorted, one a line."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def _described(option: Option) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A teacher: its tensors, its graph, its table of soft labels, checked before anybody may use it."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,26 +8,24 @@ import torch
 from safetensors.torch import load_file
 
 import models
+from app import architectures
 from app.errors import Problem
 from app.spec.networks import Preprocessing
 from app.spec.resources import TeacherSpec
 from models import GraphError, Network
 from models.architectures import (
-    ARCHITECTURES,
     UnknownArchitectureError,
     create_network,
     create_skeleton,
     find,
 )
 from models.torchvision_zoo import AUXILIARY_HEADS
+from worker.catalogue import names_digest
 from worker.checkpoints import Checkpoint, read_admitted
 from worker.distillation.soft_labels import SoftLabels, read_document, read_table, write_soft_labels
 from worker.gate import Admitted
 
 _MAX_SHOWN = 10
-# All built-in architectures are compared with a checkpoint that does not fit; the big ones take a while to
-# lay out.
-_SEARCH_SECONDS = 10.0
 
 # The course's notebooks call the two halves of its student so or so.
 _SPELLINGS = (
@@ -396,14 +393,12 @@ def _check_keys(name: str, wanted: Shapes, checkpoint: Checkpoint, image_size: i
 def _did_you_mean(checkpoint: Checkpoint, image_size: int) -> str:
     """A built-in architecture, with default options, whose tensors have exactly these names and shapes."""
     given = {key: list(tensor.shape) for key, tensor in checkpoint.tensors.items()}
-    give_up = time.monotonic() + _SEARCH_SECONDS
-    for name in ARCHITECTURES:
-        if time.monotonic() > give_up:
-            break
+    digest = names_digest(given)
+    for name, entry in architectures.catalogue().items():
+        # Building all of them takes seconds; those of one family that have the same names are few.
+        if entry["tensor_names_sha256"] != digest:
+            continue
         try:
-            # The names do not depend on the number of classes: most architectures are out after one skeleton.
-            if _skeleton(name, {}, 2, _size_for(name, image_size)).keys() != given.keys():
-                continue
             num_classes = _num_classes(name, {}, _size_for(name, image_size), checkpoint.tensors)
             if num_classes and _skeleton(name, {}, num_classes, _size_for(name, image_size)) == given:
                 return f"Did you mean {name}?"
