@@ -93,8 +93,10 @@ def submit(
     """Insert a queued job (kind "compress" or "inspect") of the session's tenant.
 
     What the spec says of `device`, `priority` and `memory_bytes` decides who claims it, and when; `estimated_macs`
-    (multiply-adds of all seeds) how long it is expected to take. The outbox rings. Returns the job and whether it is a replay of the same idempotency key. Problem 422
-    IDEMPOTENCY_KEY_REUSED when the key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
+    (multiply-adds of all seeds) how long it is expected to take. The outbox rings.
+
+    Returns the job and whether it is a replay of the same idempotency key. Problem 422 IDEMPOTENCY_KEY_REUSED when the
+    key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
     """
     assert kind in ID_PREFIXES, kind
     tenant_id = tenant_of(session)

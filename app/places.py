@@ -6,14 +6,12 @@ Others' arrival is not foreseen, and of other tenants nothing is told but how ma
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from app import durations, shares, tenants, turns, workers
 from app.db import db_now
-from app.jobs import ready
 from app.tables import QUEUED, Job, Worker
-from app.tenancy import EVERY_TENANT
 from app.turns import Share
 
 Reason = Literal[
@@ -57,6 +55,8 @@ class _Line:
         self.listening = [worker for worker in workers.alive(session) if job.queue in worker.queues]
         self.suited = [worker for worker in self.listening if _has_room(worker, job)]
         self.able = [worker for worker in self.suited if worker.trouble is None]
+        busy = shares.busy_workers(session)
+        self.num_busy = sum(worker.id in busy for worker in self.able)
         # What no worker could take does not come first either.
         memory_bytes = max([job.memory_bytes or 0, *(worker.memory_bytes or 0 for worker in self.able)])
         self.pace = durations.pace(session, job.queue)
@@ -72,10 +72,6 @@ class _Line:
             job_seconds=self.pace.mean_seconds or _A_JOBS_SECONDS,
         )
         self.position = self.own_ahead.number + sum(self.others_ahead.values()) + 1
-
-    @property
-    def num_idle(self) -> int:
-        return sum(worker.job_id is None for worker in self.able)
 
     def _shares(self, session: Session, job: Job, memory_bytes: int) -> tuple[Share, list[Share]]:
         kind = shares.kind_of(job.queue)
@@ -101,7 +97,7 @@ class _Line:
 
     def eta_seconds(self) -> float | None:
         """Until a worker is free for it: what runs and what comes first, divided among the workers."""
-        if self.position <= self.num_idle:
+        if self.position <= len(self.able) - self.num_busy:
             return 0.0
         total = sum(seconds for _, seconds in self.left if seconds is not None)
         if any(seconds is None for _, seconds in self.left):
@@ -138,8 +134,10 @@ def _before_retry(session: Session, job: Job, line: _Line) -> Place | None:
 def _without_worker(job: Job, line: _Line) -> Place | None:
     """What keeps every worker from it, if that is so."""
     if not line.listening:
-        where = " on a machine with a GPU" if job.queue == "gpu" else ""
-        detail = f'No worker takes jobs of the queue "{job.queue}": `fewbytes worker --queues {job.queue}`{where} starts one.'
+        start = f"`fewbytes worker --queues {job.queue}`" + (
+            " on a machine with a GPU" * (job.queue == "gpu")
+        )
+        detail = f'No worker takes jobs of the queue "{job.queue}": {start} starts one.'
         return Place(line.position, None, "no_worker", detail)
     if not line.suited:
         most = max(worker.memory_bytes or 0 for worker in line.listening)
@@ -163,7 +161,7 @@ def _in_line(session: Session, job: Job, line: _Line) -> Place:
             "starts when enough of them have ended. The operator can raise the limit."
         )
         return Place(line.position, None, "tenant_limit", detail)
-    who = f"Of {len(line.able)} workers that may take it, {len(line.able) - line.num_idle} are busy."
+    who = f"Of {len(line.able)} workers that may take it, {line.num_busy} are busy."
     if line.position == 1:
         return Place(1, line.eta_seconds(), "next", f"It is next. {who}")
     detail = (

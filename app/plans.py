@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app import architectures, resources, step_rules
 from app.classes import TeacherClasses, align
-from app.costs import check_job
+from app.costs import check_job, job_macs
 from app.errors import Problem
 from app.estimates import estimates
 from app.settings import settings
@@ -31,6 +31,8 @@ class Plan:
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    estimated_macs: float | None
+    """Multiply-adds of all steps and seeds; null where only doing it tells."""
     limits: dict[str, Any]
     """What this service allows one job: `macs` of all steps and seeds together, `seconds`; null: no limit."""
     warnings: list[str]
@@ -66,6 +68,7 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
         teachers=[_teacher_summary(teacher) for teacher in known],
         dataset=_dataset_summary(dataset),
         estimates=shown,
+        estimated_macs=job_macs(spec, costs),
         limits={"macs": settings().max_job_macs or None, "seconds": settings().max_job_seconds},
         warnings=_warnings(spec, known, dataset),
     )

@@ -83,9 +83,14 @@ def running(session: Session, kind: str) -> dict[str, int]:
         .where(Job.kind == kind, Job.state.in_((RUNNING, CANCELLING)))
         .group_by(Job.tenant_id)
     )
-    return {
-        tenant_id: number for tenant_id, number in session.execute(counted, execution_options=EVERY_TENANT)
-    }
+    rows = session.execute(counted, execution_options=EVERY_TENANT)
+    return {row[0]: row[1] for row in rows}
+
+
+def busy_workers(session: Session) -> set[str | None]:
+    """The names of those that have a job, of whatever kind."""
+    held = select(Job.lease_owner).where(Job.state.in_((RUNNING, CANCELLING)))
+    return set(session.scalars(held, execution_options=EVERY_TENANT))
 
 
 def work_seconds(session: Session, kind: str, tenant_ids: Iterable[str]) -> dict[str, float]:
@@ -105,9 +110,7 @@ def work_seconds(session: Session, kind: str, tenant_ids: Iterable[str]) -> dict
         )
         .group_by(Job.tenant_id)
     )
-    found = {
-        tenant_id: seconds for tenant_id, seconds in session.execute(summed, execution_options=EVERY_TENANT)
-    }
+    found = {row[0]: row[1] for row in session.execute(summed, execution_options=EVERY_TENANT)}
     return {tenant_id: max(0.0, float(found.get(tenant_id) or 0.0)) for tenant_id in asked}
 
 
@@ -136,11 +139,11 @@ def waiting(
         select(
             Job.tenant_id,
             func.count(Job.id),
-            func.coalesce(func.sum(Job.estimated_macs), 0.0),
+            func.sum(Job.estimated_macs),
             func.count(Job.estimated_macs),
         )
         .where(Job.queue == queue, *ready(db_now()), fits(memory_bytes), *where)
         .group_by(Job.tenant_id)
     )
     rows = session.execute(counted, execution_options=EVERY_TENANT)
-    return {tenant_id: Amount(number, macs, estimated) for tenant_id, number, macs, estimated in rows}
+    return {row[0]: Amount(row[1], row[2] or 0.0, row[3]) for row in rows}

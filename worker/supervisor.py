@@ -128,11 +128,20 @@ class _Watch:
             self.notebook.written()
 
     def _pass_on_stops(self, leash: Leash) -> None:
-        wanted = "cancel" if self.lease.cancelling.is_set() else "preempt" if self.preempt.is_set() else None
-        if wanted and wanted != self.asked and self.asked != "cancel":
-            self.asked = wanted
-            self.kill_at = min(self.kill_at, time.monotonic() + settings().cancel_grace_seconds)
-            leash.send({"stop": wanted})
+        wanted = self._wanted_stop()
+        if wanted is None or self.asked == "cancel" or (self.asked is not None and wanted != "cancel"):
+            return
+        self.asked = wanted
+        self.kill_at = min(self.kill_at, time.monotonic() + settings().cancel_grace_seconds)
+        # To the child a pause is a preemption: it saves a checkpoint and ends.
+        leash.send({"stop": "cancel" if wanted == "cancel" else "preempt"})
+
+    def _wanted_stop(self) -> str | None:
+        if self.lease.cancelling.is_set():
+            return "cancel"
+        if self.lease.pausing.is_set():
+            return "pause"
+        return "preempt" if self.preempt.is_set() else None
 
     def _conclude(self, ended: _Exit) -> str:
         """The one verb that this exit means, with the last notes in the same transaction."""
@@ -146,8 +155,9 @@ class _Watch:
             outcome, verb = "failed", verdicts.fail(self.claim, problem)
         elif self.lease.cancelling.is_set():
             outcome, verb = "cancelled", verdicts.finish_cancel(self.claim, self.order, last)
-        elif self.asked == "preempt":
-            outcome, verb = "preempted", verdicts.release(self.claim, outcome="preempted", counts=False)
+        elif self.asked is not None:
+            outcome = "paused" if self.asked == "pause" else "preempted"
+            verb = verdicts.release(self.claim, outcome=outcome, counts=False)
         else:
             outcome, verb = self._lost(ended)
         self._close(verb)

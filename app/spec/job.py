@@ -32,6 +32,11 @@ class JobSpec(Spec):
     """What the answer's .pt may have: the result says whether it does. Nothing fails, and nothing is made smaller for it: a
     student's `budget` and a prune step's `target` do that."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda: only a worker with a GPU takes it. auto: any worker does, and computes on the GPU if it has one."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Among your own jobs, the higher goes first; other tenants' turns come as before."""
+    memory_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
+    """What the trainer needs: a worker with less leaves the job alone. Of a worker with a GPU, the GPU's memory counts."""
     num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads on the CPU; results repeat to the bit only at the same number."""
     deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
