@@ -45,34 +45,49 @@ def claim_next(session: Session, offer: Offer) -> Claim | None:
 
 def waits(session: Session, offer: Offer) -> bool:
     """Whether `claim_next` has something. Ask it in `reading()`: an idle worker then never takes SQLite's write lock."""
-    return _next(session, offer) is not None
+    return any(_in_play(session, line, offer) for line in _lines(offer))
 
 
 def _next(session: Session, offer: Offer) -> str | None:
-    for kind in ("inspect", "compress"):
-        queues = [queue for queue in offer.queues if shares.kind_of(queue) == kind]
-        if queues and (job_id := _next_of(session, kind, queues, offer.memory_bytes)):
-            return job_id
+    for line in _lines(offer):
+        if heads := _in_play(session, line, offer):
+            return _first(session, line, heads)
     return None
 
 
-def _next_of(session: Session, kind: str, queues: list[str], memory_bytes: int | None) -> str | None:
-    heads = shares.heads(session, queues, memory_bytes)
+@dataclass(frozen=True)
+class _Line:
+    kind: str
+    queues: list[str]
+
+
+def _lines(offer: Offer) -> list[_Line]:
+    lines = [
+        _Line(kind, [queue for queue in offer.queues if shares.kind_of(queue) == kind])
+        for kind in ("inspect", "compress")
+    ]
+    return [line for line in lines if line.queues]
+
+
+def _in_play(session: Session, line: _Line, offer: Offer) -> list[Head]:
+    """The next job of each tenant that may have one more running, those with the fewest running per weight."""
+    heads = shares.heads(session, line.queues, offer.memory_bytes)
     if not heads:
-        return None
-    running = shares.running(session, kind)
-    in_play = [head for head in heads if not head.most or running.get(head.tenant_id, 0) < head.most]
-    if not in_play:
-        return None
+        return []
+    running = shares.running(session, line.kind)
+    allowed = [head for head in heads if not head.most or running.get(head.tenant_id, 0) < head.most]
 
     def load(head: Head) -> float:
         return running.get(head.tenant_id, 0) / head.weight
 
-    least = min(map(load, in_play))
-    level = [head for head in in_play if load(head) == least]
-    # Summing up what was done is asked for only where it decides.
-    work = shares.work_seconds(session, kind, [head.tenant_id for head in level]) if len(level) > 1 else {}
-    first = min(
-        level, key=lambda head: (work.get(head.tenant_id, 0.0) / head.weight, head.created_at, head.job_id)
-    )
+    least = min(map(load, allowed), default=0.0)
+    return [head for head in allowed if load(head) == least]
+
+
+def _first(session: Session, line: _Line, heads: list[Head]) -> str:
+    """Of tenants with as many running: whose did least lately. That is summed up only where it decides."""
+    if len(heads) == 1:
+        return heads[0].job_id
+    work = shares.work_seconds(session, line.kind, [head.tenant_id for head in heads])
+    first = min(heads, key=lambda head: (work[head.tenant_id] / head.weight, head.created_at, head.job_id))
     return first.job_id

@@ -95,7 +95,8 @@ def busy_workers(session: Session) -> set[str | None]:
 
 def work_seconds(session: Session, kind: str, tenant_ids: Iterable[str]) -> dict[str, float]:
     """Seconds of attempts that these tenants had within the last `fair_share_hours`, what runs included."""
-    now = db_now()
+    # As a number: PostgreSQL reads the clock anew for each row, and so uses no index for what it is compared with.
+    now = session.scalars(select(db_now())).one()
     since = now - 3600 * settings().fair_share_hours
     ended = func.coalesce(Attempt.ended_at, now)
     started = case((Attempt.started_at < since, since), else_=Attempt.started_at)
