@@ -27,7 +27,8 @@ from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
 from app.settings import settings
 from worker import supervisor
-from worker.orders import has_gpu, num_cores
+from worker.orders import has_gpu, num_cores, num_threads
+from worker.warm_parent import WarmParent
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +101,18 @@ def main(arguments: list[str] | None = None) -> None:
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     celery, presence, outbox = celery_app(), Presence(queues), Outbox()
     add_task(celery, presence)
+    warm = WarmParent(supervisor.child_environment(num_threads(None)))
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
     # may do.
     signals.worker_shutting_down.connect(_preempt, weak=False)
     presence.start()
     outbox.start()
+    if settings().warm_start and set(queues) != {"inspect"}:  # inspections must not have torch
+        warm.start()
     try:
         celery.worker_main(_celery_arguments(queues))
     finally:
+        warm.stop()
         outbox.stop()
         presence.stop()
 
