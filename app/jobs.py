@@ -2,11 +2,12 @@
 
     queued ──claim──▶ running ──finish──▶ succeeded
        │                 │ ├────fail────▶ failed
-       │                 │ └──release──▶ queued        (handed back, crashed with tries left, or lease lapsed)
+       │                 │ └──release──▶ queued        (handed back, or lost with tries left; else failed)
        └──cancel──┐      └──cancel──▶ cancelling ──finish_cancel──▶ cancelled
                   └───────────────────────────────────────────────▶ cancelled
 
 Every function takes an open session inside `app.db.transaction()`; the caller commits by leaving that block.
+Every attempt ends with one of `OUTCOMES` and a sentence; `app.retries` says what follows from it.
 """
 
 import hashlib
@@ -20,9 +21,10 @@ from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app import audit, quotas
-from app.db import db_now, new_id
+from app import audit, quotas, retries
+from app.db import db_now, new_id, storable_text
 from app.errors import Problem, not_found
+from app.retries import OUTCOMES
 from app.settings import settings
 from app.tables import (
     CANCELLED,
@@ -228,44 +230,75 @@ def finish(
     A job that finished before it noticed the cancel has succeeded: its result is whole.
     """
     job = _held(session, claim)
-    _end_attempt(session, claim, SUCCEEDED)
+    _end_attempt(session, claim, SUCCEEDED, "The work was done to its end.")
     _move(session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result)
 
 
-def fail(session: Session, claim: Claim, problem: Problem, outcome: str = "failed") -> None:
-    """running or cancelling → failed with the problem as `error`. Raises Fenced."""
-    job = _held(session, claim)
-    _end_attempt(session, claim, outcome)
-    _move(session, job, FAILED, outcome, error=problem.body())
+def fail(
+    session: Session,
+    claim: Claim,
+    problem: Problem,
+    *,
+    outcome: str | None = None,
+    detail: str | None = None,
+    result: dict[str, Any] | None = None,
+    artifacts: Sequence[NewArtifact] = (),
+) -> None:
+    """running or cancelling → failed with the problem as `error`. Raises Fenced.
 
-
-def release(session: Session, claim: Claim, *, outcome: str, counts: bool) -> str:
-    """running → queued (ring again now); cancelling → cancelled. Returns the new state. Raises Fenced.
-
-    `counts`: the attempt was lost (crash), so failures + 1; at `max_failures` the job fails instead, with
-    code WORKER_LOST.
+    `outcome` and `detail` of the attempt are the problem's where they are not given. `result` and `artifacts`: what
+    there was by then, in the same transaction.
     """
     job = _held(session, claim)
-    _end_attempt(session, claim, outcome)
-    failures = job.failures + (1 if counts else 0)
+    outcome = outcome or retries.outcome_of(problem)
+    _end_attempt(session, claim, outcome, detail or problem.detail)
+    changes: dict[str, Any] = {"error": problem.body()}
+    if result is not None:
+        changes["result"] = result
+    _move(session, job, FAILED, outcome, artifacts=artifacts, **changes)
+
+
+def release(session: Session, claim: Claim, *, outcome: str, detail: str | None = None) -> str:
+    """running → queued, or failed when attempts were lost too often; cancelling → cancelled. Returns the new state.
+
+    `outcome`: one of `retries.HANDED_BACK` or `retries.LOST`; `detail`: how it ended, in a sentence. Raises Fenced.
+    """
+    job = _held(session, claim)
+    _end_attempt(session, claim, outcome, detail)
+    decision = retries.decide(
+        outcome,
+        failures=job.failures,
+        max_failures=settings().max_failures,
+        pause_seconds=settings().retry_pause_seconds,
+        reasons=_losses(session, claim, job.failures + 1) if outcome in retries.LOST else (),
+    )
     if job.state == CANCELLING:
-        _move(session, job, CANCELLED, outcome, failures=failures)
+        _move(session, job, CANCELLED, outcome, failures=decision.failures)
         return CANCELLED
-    if counts and failures >= settings().max_failures:
-        _move(session, job, FAILED, outcome, failures=failures, error=_worker_lost(failures, outcome).body())
+    if decision.error is not None:
+        error = decision.error.body()
+        _move(session, job, FAILED, outcome, failures=decision.failures, error=error)
         return FAILED
-    _move(session, job, QUEUED, outcome, failures=failures, dispatched_at=None)
+    pause = decision.after_seconds
+    next_attempt_at = db_now() + pause if pause else None
+    again: dict[str, Any] = {"dispatched_at": None, "next_attempt_at": next_attempt_at}
+    _move(session, job, QUEUED, outcome, failures=decision.failures, **again)
     return QUEUED
 
 
 def finish_cancel(
-    session: Session, claim: Claim, result: dict[str, Any] | None, artifacts: Sequence[NewArtifact] = ()
+    session: Session,
+    claim: Claim,
+    result: dict[str, Any] | None,
+    artifacts: Sequence[NewArtifact] = (),
+    *,
+    detail: str | None = None,
 ) -> None:
     """cancelling → cancelled, with the best student so far if there was one. Raises Fenced."""
     job = _held(session, claim)
     if job.state != CANCELLING:
         raise _fenced(claim)
-    _end_attempt(session, claim, CANCELLED)
+    _end_attempt(session, claim, CANCELLED, detail)
     _move(session, job, CANCELLED, "cancelled", artifacts=artifacts, result=result)
 
 
@@ -300,6 +333,8 @@ def retry(session: Session, job_id: str) -> Job:
         "retry",
         failures=0,
         dispatched_at=None,
+        next_attempt_at=None,
+        started_at=None,  # a deadline counts from it: the job has its time anew
         finished_at=None,
         result=None,
         error=None,
@@ -391,12 +426,18 @@ def sweep(session: Session, limit: int = 200) -> int:
 
     Returns how many. Rows that another sweeper or their own worker holds just now are skipped.
     """
-    lapsed = select(Job).where(*_lapsed()).order_by(Job.id).limit(limit).with_for_update(skip_locked=True)
-    jobs = session.scalars(lapsed, execution_options=_FRESH).all()
-    for job in jobs:
-        lost = Claim(job.id, job.attempt, job.kind, job.spec, job.lease_owner or "")
-        release(session, lost, outcome="worker_lost", counts=True)
-    return len(jobs)
+    overdue_seconds = (db_now() - Job.lease_until).label("overdue_seconds")
+    lapsed = select(Job, overdue_seconds).where(*_lapsed()).order_by(Job.id).limit(limit)
+    lapsed = lapsed.with_for_update(skip_locked=True)
+    rows = session.execute(lapsed, execution_options=_FRESH).all()
+    for job, overdue in rows:
+        owner = job.lease_owner or ""
+        silent = settings().lease_seconds + overdue
+        lost = Claim(job.id, job.attempt, job.kind, job.spec, owner)
+        release(
+            session, lost, outcome="worker_lost", detail=f"The worker {owner} was silent for {silent:.0f} s."
+        )
+    return len(rows)
 
 
 def fingerprint(spec: dict[str, Any]) -> str:
@@ -482,13 +523,24 @@ def _move(
     _append(session, job.id, job.last_seq + 1, events)
 
 
-def _end_attempt(session: Session, claim: Claim, outcome: str) -> None:
+def _end_attempt(session: Session, claim: Claim, outcome: str, detail: str | None) -> None:
+    assert outcome in OUTCOMES, outcome
+    detail = storable_text(detail) if detail is not None else None
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == claim.job_id, Attempt.n == claim.attempt)
-        .values(ended_at=db_now(), outcome=outcome),
+        .values(ended_at=db_now(), outcome=outcome, detail=detail),
         execution_options=_NO_SYNC,
     )
+
+
+def _losses(session: Session, claim: Claim, num_attempts: int) -> list[str]:
+    """How the last lost attempts ended, in order; as many as are counted since the job was queued by its owner."""
+    lost = select(Attempt.n, Attempt.outcome, Attempt.detail).where(
+        Attempt.job_id == claim.job_id, Attempt.outcome.in_(retries.LOST)
+    )
+    rows = session.execute(lost.order_by(Attempt.n.desc()).limit(num_attempts)).all()
+    return [detail or f"It ended as {outcome}." for _, outcome, detail in reversed(rows)]
 
 
 def _append(
@@ -539,16 +591,6 @@ def _replayed(session: Session, row: dict[str, Any]) -> Job:
             "Send the same body again, or use a new key.",
         )
     return job
-
-
-def _worker_lost(failures: int, outcome: str) -> Problem:
-    return Problem(
-        500,
-        "WORKER_LOST",
-        f"The job was lost {failures} times while it ran, the last time as {outcome}. "
-        "Often it needs more memory than the worker has: try a smaller batch_size, then POST …/retry.",
-        retryable=True,
-    )
 
 
 def _insert(session: Session, table: type[Any]) -> Any:

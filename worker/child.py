@@ -40,6 +40,8 @@ def main() -> NoReturn:
     end_with_parent(signal.SIGKILL)
     order = read_order(sys.stdin.buffer)
     stops = listen(sys.stdin.buffer)
+    # As if the supervisor had asked: to a supervisor such as systemd both are one service.
+    signal.signal(signal.SIGTERM, lambda *_: stops.ask("preempt"))
     limit(order.get("limits", {}))
     if order["do"] != "compress":
         threading.Thread(target=_end_when_asked, args=(line, stops), daemon=True).start()
@@ -108,7 +110,7 @@ def _last_line(error: Exception) -> str:
 def _end_when_asked(line: Line, stops: Stops) -> None:
     """An inspection has nothing worth keeping: it ends at once."""
     stops.asked.wait()
-    line.send({"type": "stopped"})
+    line.send({"type": "stopped", "stop": stops.requested()})
     os._exit(0)
 
 

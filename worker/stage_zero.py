@@ -1,5 +1,6 @@
 """Stage 0 of a job: each teacher as it was uploaded, and several also as the ensemble that steps learn from."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from worker.distillation.soft_labels import rows_for
 from worker.ensemble import score_ensemble
 from worker.run import TableTeacher
 from worker.setting import Setting
-from worker.stages import Stages
+from worker.stages import Stages, write_whole
 
 # The uploader's own figure may come from other code and another split; beyond this it is another network or
 # preprocessing.
@@ -59,7 +60,9 @@ def _teacher_record(setting: Setting, stages: Stages, index: int) -> dict[str, A
 def _table_record(setting: Setting, table: TableTeacher, path: Path) -> dict[str, Any]:
     """A table of soft labels is scored on the labelled images that it covers; `num_missing` are not in it."""
     logits = {split: _table_logits(setting, table, split) for split in setting.all_splits}
-    torch.save(logits, path)
+    buffer = io.BytesIO()
+    torch.save(logits, buffer)
+    write_whole(path, buffer.getbuffer())
     splits = {}
     for split in setting.splits:
         scored = _score([logits[split]], setting.data.labels(split), "mean_probability", None)

@@ -49,21 +49,18 @@ def finish(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
     return lambda session: jobs.finish(session, claim, result, artifacts)
 
 
-def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
+def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, detail: str) -> Verb:
     """The job was cancelled; what it had by then is kept."""
     if claim.kind == "inspect":
         problem = Problem(409, "INSPECTION_CANCELLED", "The inspection was cancelled: register it again.")
 
         def settled(session: Session) -> None:
-            jobs.finish_cancel(session, claim, None)
+            jobs.finish_cancel(session, claim, None, detail=detail)
             resources.settle(session, claim.spec, problem)
 
         return settled
-    artifacts = _store_artifacts(order, last.get("artifacts", []))
-    result = last.get("result")
-    if result is not None:
-        result = _naming_the_artifact(result, artifacts)
-    return lambda session: jobs.finish_cancel(session, claim, result, artifacts)
+    result, artifacts = _what_there_was(order, last)
+    return lambda session: jobs.finish_cancel(session, claim, result, artifacts, detail=detail)
 
 
 def fail(claim: Claim, problem: Problem) -> Verb:
@@ -77,11 +74,20 @@ def fail(claim: Claim, problem: Problem) -> Verb:
     return failed
 
 
-def release(claim: Claim, *, outcome: str, counts: bool) -> Verb:
-    """The job is handed back, for another attempt. `counts`: it was lost, not given."""
+def fail_late(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, detail: str) -> Verb:
+    """The job's time is over; what it had by then is kept."""
+    result, artifacts = _what_there_was(order, last)
+    problem = deadline_exceeded(order["asked_seconds"])
+    return lambda session: jobs.fail(
+        session, claim, problem, detail=detail, result=result, artifacts=artifacts
+    )
+
+
+def release(claim: Claim, *, outcome: str, detail: str) -> Verb:
+    """The attempt was lost or handed back (`app.retries`): another one, if there is to be one."""
 
     def released(session: Session) -> None:
-        jobs.release(session, claim, outcome=outcome, counts=counts)
+        jobs.release(session, claim, outcome=outcome, detail=detail)
 
     return released
 
@@ -101,7 +107,8 @@ def deadline_exceeded(asked_seconds: float) -> Problem:
     return Problem(
         504,
         "DEADLINE_EXCEEDED",
-        f"The job did not end within deadline_seconds ({asked_seconds:g}): raise it, or take fewer epochs.",
+        f"The job did not end within deadline_seconds ({asked_seconds:g}): raise it, or take fewer epochs. "
+        "The best student so far, if there was one, is among its artifacts.",
     )
 
 
@@ -137,6 +144,15 @@ def starved(code: int | None, order: dict[str, Any]) -> Problem | None:
         f"The trainer broke down under its limit of {memory} bytes of memory (FEWBYTES_TRAINER_MEMORY_BYTES), exit code "
         f"{code}: lower batch_size or the image size, or take a smaller student.",
     )
+
+
+def _what_there_was(
+    order: dict[str, Any], last: dict[str, Any]
+) -> tuple[dict[str, Any] | None, list[NewArtifact]]:
+    """Result and artifacts of a child that was asked to stop."""
+    artifacts = _store_artifacts(order, last.get("artifacts", []))
+    result = last.get("result")
+    return (_naming_the_artifact(result, artifacts) if result is not None else None), artifacts
 
 
 def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list[NewArtifact]:

@@ -89,12 +89,16 @@ class QueuePlace(BaseModel):
 
 
 class AttemptView(BaseModel):
+    """`outcome`: succeeded, cancelled, paused, preempted, worker_lost, trainer_lost, out_of_memory, disk_full, deadline,
+    user_error, service_error; null while it runs. `detail`: how it ended, in a sentence."""
+
     n: int
     worker: str
     device: str | None
     started_at: str
     ended_at: str | None
     outcome: str | None
+    detail: str | None
 
 
 class JobSummary(BaseModel):
@@ -257,6 +261,7 @@ def attempt_view(attempt: tables.Attempt) -> AttemptView:
         started_at=rfc3339(attempt.started_at),
         ended_at=maybe_rfc3339(attempt.ended_at),
         outcome=attempt.outcome,
+        detail=attempt.detail,
     )
 
 

@@ -100,6 +100,14 @@ def out_of_memory(line: Line, stops: Stops, order: dict[str, Any]) -> None:
     )
 
 
+def internal_error(line: Line, stops: Stops, order: dict[str, Any]) -> None:
+    line.send({"type": "error", "status": 500, "code": "INTERNAL_ERROR", "detail": "A bug.", "errors": []})
+
+
+def disk_full(line: Line, stops: Stops, order: dict[str, Any]) -> None:
+    line.send({"type": "error", "status": 507, "code": "DISK_FULL", "detail": "No room left.", "errors": []})
+
+
 def artifacts(line: Line, stops: Stops, order: dict[str, Any]) -> None:
     with open(os.path.join(order["work_dir"], "final.pt"), "wb") as file:
         file.write(b"a network")

@@ -16,7 +16,7 @@ from app import db, jobs, tenancy, tenants
 from app.settings import settings
 from app.storage import storage
 from app.tables import Artifact, Attempt, Event, Job, Metric
-from worker import orders, supervisor
+from worker import orders, supervisor, work_folder
 from worker.notebook import MAX_LOG_LINES
 
 FAKE = [sys.executable, "-m", "tests.worker.fake_child"]
@@ -26,21 +26,20 @@ FAKE = [sys.executable, "-m", "tests.worker.fake_child"]
 def short_grace(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storage of this test's own; a grace short enough to wait for."""
     monkeypatch.setenv("FEWBYTES_CANCEL_GRACE_SECONDS", "1")
+    monkeypatch.setenv("FEWBYTES_RETRY_PAUSE_SECONDS", "0")
     settings.cache_clear()
 
 
 @pytest.fixture
-def plain_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def plain_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Orders for the fake child: a work folder and what to do, without teachers and data."""
 
     def build(claim: jobs.Claim) -> dict[str, Any]:
-        work_dir = tmp_path / "jobs" / claim.job_id
-        work_dir.mkdir(parents=True, exist_ok=True)
         deadline = claim.spec.get("deadline_seconds")
         return {
             "do": "compress",
             "spec": claim.spec,
-            "work_dir": str(work_dir),
+            "work_dir": str(work_folder.prepare(claim)),
             "num_threads": 1,
             "deadline_seconds": deadline,
             "asked_seconds": deadline,
@@ -143,7 +142,9 @@ def test_a_poison_job_fails_after_three_attempts() -> None:
     for _ in range(3):
         run(job_id)
     assert job(job_id).state == "failed"
-    assert job(job_id).error["code"] == "WORKER_LOST"  # type: ignore[index]
+    error = job(job_id).error
+    assert error["code"] == "WORKER_LOST"  # type: ignore[index]
+    assert error["detail"].count("SIGKILL") == 3  # type: ignore[index]
     assert job(job_id).attempt == 3
 
 
@@ -153,12 +154,21 @@ def test_an_exit_without_a_result_is_no_success() -> None:
     assert any("without a result" in message for message in logs(job_id))
 
 
-@pytest.mark.parametrize(("do", "code"), [("problem", "CLASSES_DIFFER"), ("out_of_memory", "OUT_OF_MEMORY")])
-def test_a_problem_fails_the_job_at_once(do: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("do", "outcome", "code"),
+    [
+        ("problem", "user_error", "CLASSES_DIFFER"),
+        ("out_of_memory", "out_of_memory", "OUT_OF_MEMORY"),
+        ("internal_error", "service_error", "INTERNAL_ERROR"),
+    ],
+)
+def test_a_problem_fails_the_job_at_once(do: str, outcome: str, code: str) -> None:
     job_id = submit(do)
-    assert run(job_id) == "failed"
+    assert run(job_id) == outcome
     assert job(job_id).state == "failed"
     assert job(job_id).error["code"] == code  # type: ignore[index]
+    (attempt,) = rows(Attempt, job_id)
+    assert (attempt.outcome, attempt.detail) == (outcome, job(job_id).error["detail"])  # type: ignore[index]
 
 
 def test_a_flood_of_output_is_bounded_and_breaks_no_message() -> None:
@@ -221,7 +231,7 @@ def test_a_fenced_supervisor_kills_its_child_and_writes_nothing() -> None:
     wait_for(lambda: job(job_id).phase == "hanging")
     pids = [int(pid) for pid in logs(job_id)[0].split()[1:]]
     with db.transaction() as session:  # as the sweeper does when a lease lapsed
-        jobs.release(session, running.claim, outcome="worker_lost", counts=True)
+        jobs.release(session, running.claim, outcome="worker_lost")
     other = claim(job_id, worker="other")
     before = len(rows(Event, job_id))
     assert running.join() == "fenced"
@@ -266,10 +276,24 @@ def test_an_outage_of_a_whole_lease_ends_the_attempt(monkeypatch: pytest.MonkeyP
     assert job(job_id).state == "running", "for the sweeper to find"
 
 
-def test_a_deadline_fails_the_job() -> None:
-    job_id = submit("hang", deadline_seconds=0.5)
-    assert run(job_id) == "failed"
-    assert job(job_id).error["code"] == "DEADLINE_EXCEEDED"  # type: ignore[index]
+@pytest.mark.parametrize(
+    ("do", "kept", "told"),
+    [
+        ("obey", ["best_so_far"], "Its 0.5 s were over. The best student so far was kept."),
+        ("hang", [], "Its 0.5 s were over. The trainer did not stop within 1 s and was killed."),
+    ],
+)
+def test_a_deadline_fails_the_job_and_keeps_the_best_so_far(do: str, kept: list[str], told: str) -> None:
+    job_id = submit(do, deadline_seconds=0.5)
+    assert run(job_id) == "deadline"
+    failed = job(job_id)
+    assert (failed.state, failed.error["code"]) == ("failed", "DEADLINE_EXCEEDED")  # type: ignore[index]
+    artifacts = rows(Artifact, job_id)
+    assert [artifact.kind for artifact in artifacts] == kept
+    if kept:
+        assert storage().path(artifacts[0].sha256).read_bytes() == b"best so far"
+        assert failed.result["artifact"]["sha256"] == artifacts[0].sha256  # type: ignore[index]
+    assert [attempt.detail for attempt in rows(Attempt, job_id)] == [told]
 
 
 def test_a_child_dies_with_its_supervisor(tmp_path: Path, sqlite_database: str) -> None:
