@@ -74,7 +74,7 @@ def _of_our_own(claim: Claim, error: Exception) -> tuple[str, Verb]:
     log.error("%s: attempt %d ends here", claim.job_id, claim.attempt, exc_info=error)
     if isinstance(error, OSError | MemoryError):  # the machine's fault: another attempt may fare better
         outcome = "disk_full" if isinstance(error, OSError) and error.errno in _FULL else "worker_lost"
-        detail = f"The worker {claim.worker} could not go on: {error or type(error).__name__}."
+        detail = f"The worker {claim.worker} could not go on: {str(error) or type(error).__name__}."
         return outcome, verdicts.release(claim, outcome=outcome, detail=detail)
     detail = f"A fault in the service, not in the request: {type(error).__name__}: {str(error)[:300]}. The log has the rest."
     return "service_error", verdicts.fail(claim, Problem(500, "INTERNAL_ERROR", detail))
