@@ -185,7 +185,8 @@ def cancel_job(job_id: JobId, response: Response, caller: CurrentCaller) -> JobV
 
 @router.post("/{job_id}/retry", response_model=JobView, status_code=202)
 def retry_job(job_id: JobId, response: Response, caller: CurrentCaller, outbox: CurrentOutbox) -> JobView:
-    """Queue a failed or cancelled job again, under the same id. It goes on from its last checkpoint."""
+    """Queue a failed or cancelled job again, under the same id. It goes on from its last checkpoint, with as many
+    attempts and as much time as a new job has."""
     with caller.transaction() as session:
         jobs.retry(session, job_id)
     outbox.wake()

@@ -35,6 +35,8 @@ class JobSpec(Spec):
     num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads on the CPU; results repeat to the bit only at the same number."""
     deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    """What all attempts together may run; waiting does not count. A job that does not end in time fails with
+    DEADLINE_EXCEEDED and keeps its best student so far. `POST …/retry` gives it the whole time again."""
 
     @model_validator(mode="after")
     def _steps_fit(self) -> "JobSpec":

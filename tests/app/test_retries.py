@@ -1,6 +1,7 @@
 """What follows from how an attempt ended, as a table."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,10 @@ def test_every_outcome_is_of_one_kind() -> None:
         assert not set(one) & set(other)
     assert set(jobs.OUTCOMES) == {*retries.FINAL, *retries.HANDED_BACK, *retries.LOST}
     assert len(jobs.OUTCOMES) == 11
+
+
+def test_every_outcome_is_told_in_the_docs_with_whether_it_counts() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "attempts.md").read_text()
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    counts = {row[0].strip(" `"): row[2].strip() == "yes" for row in rows}
+    assert counts == {outcome: outcome in retries.LOST for outcome in jobs.OUTCOMES}
