@@ -11,10 +11,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import jobs, resources
+from app import gates, jobs, resources
 from app.errors import Problem
 from app.jobs import Claim, NewArtifact
 from app.storage import storage
+from worker.receipts import with_receipts
 
 Verb = Callable[[Session], None]
 
@@ -45,8 +46,16 @@ def finish(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
 
         return settled
     artifacts = _store_artifacts(order, last.get("artifacts", []))
-    result = _naming_the_artifact(last["result"], artifacts)
-    return lambda session: jobs.finish(session, claim, result, artifacts)
+    result = gates.judged(claim.spec, _naming_the_artifact(last["result"], artifacts))
+    missed = gates.warnings_of(result["gates"])
+
+    def finished(session: Session) -> None:
+        if missed:
+            lines = [("log", {"level": "warning", "message": message}) for message in missed]
+            jobs.record(session, claim, events=lines)
+        jobs.finish(session, claim, result, with_receipts(session, claim, order, last, artifacts))
+
+    return finished
 
 
 def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
@@ -63,7 +72,12 @@ def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> 
     result = last.get("result")
     if result is not None:
         result = _naming_the_artifact(result, artifacts)
-    return lambda session: jobs.finish_cancel(session, claim, result, artifacts)
+
+    def cancelled(session: Session) -> None:
+        kept = with_receipts(session, claim, order, last, artifacts)
+        jobs.finish_cancel(session, claim, result, kept)
+
+    return cancelled
 
 
 def fail(claim: Claim, problem: Problem) -> Verb:
