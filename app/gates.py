@@ -86,8 +86,8 @@ def _warning(gate: dict[str, Any]) -> str:
     if name == "max_latency_ms":
         return (
             f"The answer takes {value:.3g} ms for one image (p10 {gate['p10']:.3g}, p90 {gate['p90']:.3g}; "
-            f"{gate['device']}, {gate['num_threads']} threads), and max_latency_ms is {limit:g}, {value - limit:.3g} less: take a smaller "
-            "student or smaller images, prune channels, or give num_threads."
+            f"{gate['device']}, {gate['num_threads']} threads), and max_latency_ms is {limit:g}, {value - limit:.3g} less: "
+            "take a smaller student or smaller images, prune channels, or give num_threads."
         )
     doubt = " That is less than one standard error." if value - limit < gate["standard_error"] else ""
     return (
