@@ -2,7 +2,7 @@
 
     queued ──claim──▶ running ──finish──▶ succeeded
        │                 │ ├────fail────▶ failed
-       │                 │ └──release──▶ queued        (handed back, or lost with tries left; else failed)
+       ├──reuse──▶ succeeded └─release──▶ queued     (handed back, or lost with tries left; else failed)
        └──cancel──┐      └──cancel──▶ cancelling ──finish_cancel──▶ cancelled
                   └───────────────────────────────────────────────▶ cancelled
 
@@ -10,8 +10,6 @@ Every function takes an open session inside `app.db.transaction()`; the caller c
 Every attempt ends with one of `OUTCOMES` and a sentence; `app.retries` says what follows from it.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app import audit, quotas, retries
+from app.canonical import fingerprint
 from app.db import db_now, new_id, storable_text
 from app.errors import Problem, not_found
 from app.retries import OUTCOMES
@@ -75,6 +74,7 @@ class NewArtifact:
     sha256: str
     size_bytes: int
     metrics: dict[str, Any]
+    receipt: dict[str, Any] | None = None
 
 
 def submit(
@@ -85,8 +85,11 @@ def submit(
     name: str | None = None,
     labels: dict[str, str] | None = None,
     idempotency_key: str | None = None,
+    result_key: str | None = None,
 ) -> tuple[Job, bool]:
     """Insert a queued job (kind "compress" or "inspect"; the queue has the same name) of the session's tenant.
+
+    `result_key`: equal for jobs that do the same work on the same bytes.
 
     The outbox rings. Returns the job and whether it is a replay of the same idempotency key. Problem 422
     IDEMPOTENCY_KEY_REUSED when the key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
@@ -105,6 +108,7 @@ def submit(
         "spec": spec,
         "fingerprint": fingerprint(spec),
         "idempotency_key": idempotency_key,
+        "result_key": result_key,
         "state": QUEUED,
         "last_seq": 1,
         "created_at": db_now(),
@@ -227,11 +231,24 @@ def finish(
 ) -> None:
     """running or cancelling → succeeded, with its artifacts in the same transaction. Raises Fenced.
 
+    `passed` of the result, whether it met the job's own limits, becomes the job's.
+
     A job that finished before it noticed the cancel has succeeded: its result is whole.
     """
     job = _held(session, claim)
     _end_attempt(session, claim, SUCCEEDED, "The work was done to its end.")
-    _move(session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result)
+    _move(
+        session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result, passed=result.get("passed")
+    )
+
+
+def reuse(session: Session, job: Job, result: dict[str, Any], artifacts: Sequence[NewArtifact]) -> None:
+    """queued → succeeded, with the result and the files of another job: no worker has seen this one.
+
+    In the transaction that submitted the job, so nobody has claimed it.
+    """
+    assert job.state == QUEUED, job.state
+    _move(session, job, SUCCEEDED, "reused", artifacts=artifacts, result=result, passed=result.get("passed"))
 
 
 def fail(
@@ -438,12 +455,6 @@ def sweep(session: Session, limit: int = 200) -> int:
             session, lost, outcome="worker_lost", detail=f"The worker {owner} was silent for {silent:.0f} s."
         )
     return len(rows)
-
-
-def fingerprint(spec: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON: keys sorted, no spaces. The order of keys makes no difference."""
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 # Rows are changed by statements, then read back; the session's own copies are never trusted.

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,6 +32,7 @@ from app.outbox import Outbox
 from app.settings import Settings
 from app.settings import settings as environment
 from app.storage import Storage
+from app.version import version
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or environment()
     app = FastAPI(
         title="fewbytes",
-        version=_version(),
+        version=version(),
         description=_DESCRIPTION,
         lifespan=_lifespan,
         dependencies=[RefuseUnknown],
@@ -95,13 +95,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         app.state.outbox.stop()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("fewbytes")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "0"
 
 
 def __getattr__(name: str) -> Any:

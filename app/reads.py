@@ -59,12 +59,14 @@ def _position(session: Session, job: Job) -> int:
 
 
 def job_filters(
-    state: str | None, labels: dict[str, str], created_after: float | None
+    state: str | None, labels: dict[str, str], created_after: float | None, passed: bool | None = None
 ) -> list[ColumnElement[bool]]:
     """Conditions for a list of jobs that compress; inspections belong to their teacher or data set."""
     where: list[ColumnElement[bool]] = [Job.kind == "compress"]
     if state is not None:
         where.append(Job.state == state)
+    if passed is not None:
+        where.append(Job.passed.is_(passed))
     if created_after is not None:
         where.append(Job.created_at > created_after)
     where += [Job.labels[key].as_string() == value for key, value in labels.items()]

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import architectures, audit, jobs, quotas
+from app.canonical import fingerprint
 from app.db import db_now, new_id
 from app.errors import Problem, not_found
 from app.settings import Settings
@@ -358,7 +359,7 @@ def architecture_spec(query: ArchitectureQuery) -> dict[str, Any]:
 def known_architecture(session: Session, query: ArchitectureQuery) -> Job | None:
     """The inspection of exactly this query, finished or under way, unless every one failed."""
     wanted = select(Job).where(
-        Job.fingerprint == jobs.fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
+        Job.fingerprint == fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
     )
     return session.scalars(wanted.order_by((Job.state == SUCCEEDED).desc(), Job.id).limit(1)).first()
 

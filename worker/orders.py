@@ -129,6 +129,8 @@ def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:
         "kind": "soft_labels" if "soft_labels" in (teacher.report or {}) else "network",
         "path": _object(teacher.artifact_sha256),
         "sha256": teacher.artifact_sha256,
+        "file_sha256": teacher.file_sha256,
+        "tensors_sha256": teacher.tensors_sha256,
         "size_bytes": teacher.file_size_bytes,
         "declared_accuracy": teacher.spec.get("declared_accuracy"),
     }
@@ -142,6 +144,8 @@ def _data_of_job(session: Session, ident: str) -> dict[str, Any]:
         raise Problem(409, "DATASET_NOT_READY", f"Data set {ident} is {dataset.state}: register it again.")
     return {
         "id": ident,
+        "index_sha256": dataset.index_sha256,
+        "pack_sha256": dataset.pack_sha256,
         "index": _object(dataset.index_sha256),
         "pack": _object(dataset.pack_sha256) if dataset.pack_sha256 else None,
         "folder": _folder(dataset.spec["folder"]) if dataset.spec.get("folder") else None,

@@ -15,8 +15,8 @@ from sqlalchemy import text
 from app import queue, reads, workers
 from app.api.content import content_response
 from app.api.context import CurrentCaller, CurrentSettings
-from app.api.views import Page, rfc3339
-from app.db import reading
+from app.api.views import Page
+from app.db import reading, rfc3339
 from app.errors import Problem
 
 router = APIRouter(tags=["service"])

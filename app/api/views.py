@@ -1,12 +1,12 @@
 """What callers see of the tables, in one style: snake_case, RFC 3339 UTC, units in the names."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from app import tables
+from app.db import rfc3339
 
 T = TypeVar("T")
 
@@ -102,11 +102,14 @@ class AttemptView(BaseModel):
 
 
 class JobSummary(BaseModel):
+    """`passed`: whether the result met all gates of the job; null when it set none, or has no result."""
+
     id: str
     kind: str
     name: str | None
     labels: dict[str, str]
     state: str
+    passed: bool | None
     phase: str | None
     progress: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -118,11 +121,15 @@ class JobSummary(BaseModel):
 
 
 class JobView(JobSummary):
-    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is."""
+    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is.
+
+    `result_key`: equal for jobs that do the same work on the same bytes; null for an inspection.
+    """
 
     queue: QueuePlace | None
     attempts: list[AttemptView]
     spec: dict[str, Any]
+    result_key: str | None
     result: dict[str, Any] | None
 
 
@@ -135,6 +142,7 @@ class PlanView(BaseModel):
     estimates: list[dict[str, Any]]
     limits: dict[str, Any]
     warnings: list[str]
+    result_key: str
 
 
 class EventView(BaseModel):
@@ -176,8 +184,20 @@ class ArtifactView(BaseModel):
     links: dict[str, str]
 
 
-def rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class CheckView(BaseModel):
+    """`found` is null when the bytes are gone."""
+
+    what: str
+    claimed: int | str
+    found: int | str | None
+    ok: bool
+
+
+class VerdictView(BaseModel):
+    """`ok`: every check is."""
+
+    ok: bool
+    checks: list[CheckView]
 
 
 def maybe_rfc3339(seconds: float | None) -> str | None:
@@ -229,6 +249,7 @@ def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], position: int 
         queue=QueuePlace(position=position) if position is not None else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         spec=job.spec,
+        result_key=job.result_key,
         result=job.result,
     )
 
@@ -242,6 +263,7 @@ def _job_fields(job: tables.Job) -> dict[str, Any]:
         "name": job.name,
         "labels": job.labels,
         "state": job.state,
+        "passed": job.passed,
         "phase": job.phase,
         "progress": job.progress,
         "error": job.error,
@@ -284,7 +306,8 @@ def metric_view(metric: tables.Metric, first_seed: int) -> MetricView:
 
 def artifact_view(artifact: tables.Artifact) -> ArtifactView:
     path = f"/v1/artifacts/{artifact.id}"
-    links = {"self": path, "content": f"{path}/content", "job": f"/v1/jobs/{artifact.job_id}"}
+    links = {"self": path, "content": f"{path}/content", "receipt": f"{path}/receipt"}
+    links |= {"job": f"/v1/jobs/{artifact.job_id}"}
     return ArtifactView(
         **_columns(artifact, ArtifactView), created_at=rfc3339(artifact.created_at), links=links
     )

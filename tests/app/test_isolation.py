@@ -36,6 +36,7 @@ BODIES: dict[str, Body] = {
     "POST /v1/keys": lambda ident: {"json": {"name": ident, "scope": "read"}},
     "POST /v1/jobs/{job_id}/cancel": lambda ident: {},
     "POST /v1/jobs/{job_id}/retry": lambda ident: {},
+    "POST /v1/artifacts/{artifact_id}/verify": lambda ident: {},
 }
 
 

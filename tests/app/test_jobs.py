@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app import db, jobs, tenancy
+from app import canonical, db, jobs, tenancy
 from app.errors import Problem
 from app.jobs import Claim, Fenced, NewArtifact
 from app.settings import settings
@@ -521,7 +521,7 @@ def test_submits_that_race_with_one_key_make_one_job() -> None:
 
 def test_the_fingerprint_is_the_sha256_of_sorted_compact_json() -> None:
     expected = hashlib.sha256(b'{"a":[1,2.5],"b":"\\u00e9"}').hexdigest()
-    assert jobs.fingerprint({"b": "é", "a": [1, 2.5]}) == expected
+    assert canonical.fingerprint({"b": "é", "a": [1, 2.5]}) == expected
 
 
 # Events and metrics

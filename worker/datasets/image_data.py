@@ -57,6 +57,11 @@ class ImageData:
         self._cache_dir = cache_dir
         self._num_threads = num_threads or os.cpu_count() or 1
 
+    @property
+    def class_order(self) -> list[int] | None:
+        """For each class of the index, in its order, the output that means it; None where the two orders are one."""
+        return self._output_of if self._output_of != sorted(self._output_of) else None
+
     def has(self, split: Split) -> bool:
         return split in self._rows
 
