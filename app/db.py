@@ -71,13 +71,11 @@ def connect(url: str, *, patient: bool = False) -> Engine:
     """A new engine with our rules for this kind of database. Creates the folder of a SQLite file.
 
     `patient`: a statement may take as long as it needs; otherwise no more than seconds (`app.postgresql`). Raises
-    ArgumentError for what is no URL, or that of some other database.
+    UnknownDatabaseError.
     """
-    parsed = _with_our_driver(make_url(url))
+    parsed = _understood(url)
     if parsed.get_backend_name() == "sqlite":
         return _connect_sqlite(parsed)
-    if parsed.get_backend_name() != "postgresql":
-        raise ArgumentError(f"{parsed.get_backend_name()} is no database that is understood here")
     return postgresql.connect(parsed, patient=patient, json_serializer=dumps)
 
 
@@ -167,6 +165,20 @@ def _storable(value: Any) -> Any:
 def storable_text(text: str) -> str:
     """The text with NUL and lone surrogates replaced by U+FFFD."""
     return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class UnknownDatabaseError(ArgumentError):
+    """What was given is no URL, or that of some other database."""
+
+
+def _understood(url: str) -> URL:
+    try:
+        parsed = _with_our_driver(make_url(url))
+    except (ArgumentError, ValueError):  # without a cause: that would show the password
+        raise UnknownDatabaseError("no URL of a database") from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UnknownDatabaseError(f"{parsed.get_backend_name()} is no database that is understood here")
+    return parsed
 
 
 def _with_our_driver(url: URL) -> URL:

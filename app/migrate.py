@@ -46,6 +46,7 @@ def upgrade(url: str, revision: str = "head", *, patience_seconds: float = PATIE
     """
     engine = _migration_engine(url)
     give_up = time.monotonic() + patience_seconds
+    said = False
     try:
         while True:
             try:
@@ -60,7 +61,9 @@ def upgrade(url: str, revision: str = "head", *, patience_seconds: float = PATIE
                     f"The tables were in use for {patience_seconds:g} s, so nothing was changed: {users}. "
                     "End that transaction, or try again later."
                 )
-            log.warning("the tables are in use (%s): the migration tries again", users)
+            if not said:
+                log.warning("the tables are in use (%s): the migration tries until it gets them", users)
+                said = True
             # Not in step with a transaction that comes again and again.
             time.sleep(random.uniform(*_PAUSE_SECONDS))
     finally:

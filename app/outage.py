@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psycopg
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db, revisions
@@ -47,7 +47,7 @@ def explain(error: BaseException) -> Outage | None:
     """None: it is no outage, but a bug. Asks the database for its version where tables or columns are missing."""
     if isinstance(error, DatabaseAway):
         return error.outage
-    if isinstance(error, ArgumentError):
+    if isinstance(error, db.UnknownDatabaseError):
         return Outage(
             "DATABASE_URL is none that is understood here. It is postgresql://USER:PASSWORD@HOST/NAME or "
             "sqlite:////FOLDER/FILE.",
