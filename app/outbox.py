@@ -90,7 +90,8 @@ class _Duty:
         self._failures += 1
         pause = min(self._every_seconds * 2 ** min(self._failures, 10), LONGEST_PAUSE_SECONDS)
         self.due_at = time.monotonic() + pause
-        log.warning("outbox: %s failed, again in %.1f s: %s", self._name, pause, why.splitlines()[0])
+        if self._failures == 1:  # of the others, the end is told
+            log.warning("outbox: %s failed, trying again until it works: %s", self._name, why.splitlines()[0])
 
     def _succeeded(self) -> None:
         if self._failures:

@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 import warnings
 from typing import Any
@@ -20,8 +21,9 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from sqlalchemy.exc import DBAPIError
 
-from app import jobs, logs, workers
+from app import jobs, logs, start, workers
 from app.db import transaction
+from app.door import CannotStartError
 from app.outbox import Outbox
 from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
@@ -98,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     logs.configure(settings().log_format, "WARNING")
     # Celery would put handlers of its own in their place.
     signals.setup_logging.connect(_keep_our_logging, weak=False)
+    _wait_for_database()
     celery, presence, outbox = celery_app(), Presence(queues), Outbox()
     add_task(celery, presence)
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
@@ -110,6 +113,22 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         outbox.stop()
         presence.stop()
+
+
+def _wait_for_database() -> None:
+    """Before anything else: a worker without a database takes no job. Ends the process where waiting is vain."""
+    ending = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    try:
+        if not settings().broker_url:
+            raise CannotStartError("There is no broker: set BROKER_URL, or start with `fewbytes up`.")
+        if not start.wait_for_database(ending):
+            sys.exit(0)
+    except CannotStartError as error:
+        sys.stderr.write(f"fewbytes worker: {error}\n")
+        sys.exit(2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _keep_our_logging(**_: Any) -> None:
