@@ -83,12 +83,17 @@ def api(
 @app.command()
 def worker(
     queues: Annotated[
-        str, typer.Option(help="Which jobs it takes: compress, inspect, or both.")
-    ] = "compress,inspect",
+        str | None,
+        typer.Option(
+            help="Which jobs it takes, separated by commas: compress, gpu (those that ask for one by name), inspect. "
+            "Default: all that this machine can do."
+        ),
+    ] = None,
 ) -> None:
     """Run one worker: one job at a time on this machine's device."""
     # Another program, not an import: the API's side of the house never loads the worker's.
-    os.execv(sys.executable, [sys.executable, "-m", "worker.main", "--queues", queues])
+    chosen = [] if queues is None else ["--queues", queues]
+    os.execv(sys.executable, [sys.executable, "-m", "worker.main", *chosen])
 
 
 @app.command(name="migrate")

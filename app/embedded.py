@@ -26,7 +26,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import migrate, outage
+from app import gpu, migrate, outage
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_parent
 from app.settings import settings
@@ -330,9 +330,10 @@ def _api(environment: dict[str, str], listener: socket.socket) -> _Process:
 def _workers(environment: dict[str, str], number: int) -> list[_Process]:
     command = [sys.executable, "-m", "worker.main", "--queues"]
     names = ["worker"] if number == 1 else [f"worker-{index}" for index in range(1, number + 1)]
+    trained = "compress,gpu" if gpu.present() else "compress"
     # Inspections have a worker of their own: a verdict on an upload must not wait for a day of training.
     return [
-        *(_Process(name, [*command, "compress"], environment) for name in names),
+        *(_Process(name, [*command, trained], environment) for name in names),
         _Process("inspector", [*command, "inspect"], environment),
     ]
 

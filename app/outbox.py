@@ -1,7 +1,7 @@
 """The thread that rings doorbells and sweeps, in every process of ours. Ringing twice is harmless.
 
 A request never talks to the broker: it commits its row and calls `wake()`. So a broker that is dead, frozen
-or emptied costs waiting jobs some seconds and a client nothing.
+or emptied costs waiting jobs a second, in which idle workers look by themselves, and a client nothing.
 """
 
 import logging
@@ -101,23 +101,19 @@ class _Duty:
 
 
 def ring() -> int:
-    """Announce the rows that are due and stamp them; how many. Raises when broker or database fails."""
+    """Announce, once, each row that may be claimed, and stamp it; how many. Raises when broker or database fails."""
     with reading() as session:
-        new = jobs.due(session, announced=False)
-        old = jobs.due(session, announced=True)
-        waiting = jobs.num_announced(session) if old else {}
-    lost, kept = _lost_and_kept(old, waiting)
+        new = jobs.due(session)
     sent: list[str] = []
     try:
-        for job_id, queue_name in [*new, *lost]:
+        for job_id, queue_name in new:
             queue.send(job_id, queue_name)
             sent.append(job_id)
     finally:
         # Sent, then stamped: killed in between, it is sent twice. The other way round it would be sent late.
-        stamped = [*sent, *(job_id for job_id, _ in kept)]
-        if stamped:
+        if sent:
             with transaction() as session:
-                jobs.mark_dispatched(session, stamped)
+                jobs.mark_dispatched(session, sent)
     return len(sent)
 
 
@@ -128,16 +124,3 @@ def sweep() -> int:
             return 0
     with transaction() as session:
         return jobs.sweep(session)
-
-
-Rows = list[tuple[str, str]]
-
-
-def _lost_and_kept(rows: Rows, waiting: dict[str, int]) -> tuple[Rows, Rows]:
-    """Split rows announced a while ago: those whose message may be lost, those that need no second one.
-
-    While a queue holds a message for each row that was announced, its workers are just busy. Ringing again would
-    pile up four messages a minute and job, and a new job would wait behind thousands that mean nothing.
-    """
-    full = {name for name in {name for _, name in rows} if queue.depth(name) >= waiting.get(name, 0)}
-    return [row for row in rows if row[1] not in full], [row for row in rows if row[1] in full]

@@ -27,7 +27,6 @@ class Service:
             "FEWBYTES_LEASE_SECONDS": "4",
             "FEWBYTES_CHECKPOINT_SECONDS": "0.2",
             "FEWBYTES_CANCEL_GRACE_SECONDS": str(GRACE_SECONDS),
-            "FEWBYTES_REDISPATCH_SECONDS": "3",
             "FEWBYTES_NUM_THREADS": "1",
             **servers,
         }

@@ -167,6 +167,8 @@ class _Watch:
             return self.asked
         if time.monotonic() > self.deadline:
             return "deadline"
+        if self.lease.pausing.is_set():
+            return "pause"
         return "preempt" if self.preempt.is_set() else None
 
     def _conclude(self, ended: _Exit) -> str:

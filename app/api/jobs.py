@@ -1,4 +1,4 @@
-"""Jobs: submit, look, wait, cancel, try again."""
+"""Jobs: submit, look, wait, pause, cancel, try again."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -84,10 +84,11 @@ def _plan(caller: Caller, spec: JobSpec) -> Response:
 
 def _submit(caller: Caller, spec: JobSpec, key: str | None, storage: Storage) -> tuple[str, bool]:
     with caller.transaction() as session:
-        result_key = None
+        result_key, estimated_macs = None, None
         # A replay must find its job even when a teacher of it was deleted since.
         if key is None or session.scalar(select(Job.id).where(Job.idempotency_key == key)) is None:
-            result_key = plans.resolve(session, spec).result_key
+            plan = plans.resolve(session, spec)
+            result_key, estimated_macs = plan.result_key, plan.estimated_macs
         job, replayed = jobs.submit(
             session,
             kind="compress",
@@ -96,6 +97,7 @@ def _submit(caller: Caller, spec: JobSpec, key: str | None, storage: Storage) ->
             labels=dict(spec.labels),
             idempotency_key=key,
             result_key=result_key,
+            estimated_macs=estimated_macs,
         )
         if spec.reuse_result and not replayed:
             reuse.reuse(session, job, storage)
@@ -115,7 +117,7 @@ def _answer(found: Snapshot, response: Response) -> JobView:
     response.headers["ETag"] = found.etag
     if not _ended(found):
         response.headers["Retry-After"] = "2"
-    return job_view(found.job, found.attempts, found.position)
+    return job_view(found.job, found.attempts, found.place)
 
 
 @router.get(
@@ -128,6 +130,7 @@ def list_jobs(
     caller: CurrentCaller,
     state: State | None = None,
     passed: Annotated[bool | None, Query(description="Whether its result met all gates of the job.")] = None,
+    paused: bool | None = None,
     created_after: Annotated[
         str | None,
         Query(max_length=40, description="An RFC 3339 time.", json_schema_extra={"format": "date-time"}),
@@ -142,7 +145,9 @@ def list_jobs(
             raise Problem(
                 422, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
             )
-    where = reads.job_filters(state, labels, seconds_of("created_after", created_after), passed)
+    where = reads.job_filters(
+        state, labels, seconds_of("created_after", created_after), passed=passed, paused=paused
+    )
     with caller.reading() as session:
         rows = resources.newest(session, Job, *where, after=cursor_of(page_token), limit=page_size + 1)
     return page_of(rows, page_size, job_summary)
@@ -191,6 +196,30 @@ def cancel_job(job_id: JobId, response: Response, caller: CurrentCaller) -> JobV
     if _ended(found):
         response.status_code = 200
     return _answer(found, response)
+
+
+@router.post("/{job_id}/pause", response_model=JobView, status_code=202)
+def pause_job(job_id: JobId, response: Response, caller: CurrentCaller) -> JobView:
+    """Hold the job until it is resumed: 200 when it is held, 202 while it still runs.
+
+    A running job saves a checkpoint and goes back to the queue; that uses up none of its attempts. 409 when it has
+    ended or is being cancelled.
+    """
+    with caller.transaction() as session:
+        jobs.pause(session, job_id)
+    found = _snapshot(caller, job_id)
+    if found.place is not None:
+        response.status_code = 200
+    return _answer(found, response)
+
+
+@router.post("/{job_id}/resume", response_model=JobView)
+def resume_job(job_id: JobId, response: Response, caller: CurrentCaller, outbox: CurrentOutbox) -> JobView:
+    """Let workers take a paused job again, from its checkpoint. 409 when it has ended."""
+    with caller.transaction() as session:
+        jobs.resume(session, job_id)
+    outbox.wake()
+    return _answer(_snapshot(caller, job_id), response)
 
 
 @router.post("/{job_id}/retry", response_model=JobView, status_code=202)

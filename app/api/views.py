@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from app import tables
 from app.db import rfc3339
+from app.places import Place, Reason
 
 T = TypeVar("T")
 
@@ -83,9 +84,13 @@ class Progress(BaseModel):
 
 
 class QueuePlace(BaseModel):
-    """1 is next."""
+    """What a queued job waits for. `position`: 1 is next; null while it is paused. `eta_seconds`: until it starts, as far
+    as anybody can tell; null: nobody can. `detail` says what can be done."""
 
-    position: int
+    position: int | None
+    eta_seconds: float | None
+    reason: Reason
+    detail: str
 
 
 class AttemptView(BaseModel):
@@ -109,6 +114,7 @@ class JobSummary(BaseModel):
     name: str | None
     labels: dict[str, str]
     state: str
+    paused: bool
     passed: bool | None
     phase: str | None
     progress: dict[str, Any] | None
@@ -134,12 +140,16 @@ class JobView(JobSummary):
 
 
 class PlanView(BaseModel):
-    """What `?validate_only=true` answers: the job as it would run; nothing was stored."""
+    """What `?validate_only=true` answers: the job as it would run; nothing was stored.
+
+    `estimated_macs`: multiply-adds of all steps and seeds; null where only doing it tells.
+    """
 
     spec: dict[str, Any]
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    estimated_macs: float | None
     limits: dict[str, Any]
     warnings: list[str]
     result_key: str
@@ -243,10 +253,10 @@ def job_summary(job: tables.Job) -> JobSummary:
     return JobSummary(**_job_fields(job))
 
 
-def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], position: int | None) -> JobView:
+def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], place: Place | None) -> JobView:
     return JobView(
         **_job_fields(job),
-        queue=QueuePlace(position=position) if position is not None else None,
+        queue=QueuePlace(**vars(place)) if place is not None else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         spec=job.spec,
         result_key=job.result_key,
@@ -256,13 +266,14 @@ def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], position: int 
 
 def _job_fields(job: tables.Job) -> dict[str, Any]:
     path = f"/v1/jobs/{job.id}"
-    names = ("events", "logs", "metrics", "artifacts", "cancel", "retry", "download")
+    names = ("events", "logs", "metrics", "artifacts", "cancel", "pause", "resume", "retry", "download")
     return {
         "id": job.id,
         "kind": job.kind,
         "name": job.name,
         "labels": job.labels,
         "state": job.state,
+        "paused": job.paused,
         "passed": job.passed,
         "phase": job.phase,
         "progress": job.progress,

@@ -44,6 +44,11 @@ class JobSpec(Spec):
     """Take the result of an earlier job of yours that did the same with the same teachers and data, if there is one. It has
     succeeded at once then, and its result names the other job in `reused_from`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda: only a worker with a GPU takes it. auto: any worker does, and computes on the GPU if it has one."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Among your own jobs, the higher goes first; other tenants' turns come as before."""
+    memory_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
+    """What the trainer needs: a worker with less leaves the job alone. Of a worker with a GPU, the GPU's memory counts."""
     num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads on the CPU; results repeat to the bit only at the same number."""
     deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None

@@ -28,6 +28,11 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         client.post(f"/v1/jobs/{job_id}/cancel")
         return job_id
 
+    def paused() -> str:
+        job_id = service.job()
+        client.post(f"/v1/jobs/{job_id}/pause")
+        return job_id
+
     def key() -> str:
         return str(client.post("/v1/keys", json={"name": "k", "scope": "read"}).json()["id"])
 
@@ -62,6 +67,8 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         "DELETE /v1/datasets/{dataset_id}": to("DELETE", "/v1/datasets/{}", service.dataset),
         "POST /v1/jobs": service.job,
         "POST /v1/jobs/{job_id}/cancel": cancelled,
+        "POST /v1/jobs/{job_id}/pause": paused,
+        "POST /v1/jobs/{job_id}/resume": to("POST", "/v1/jobs/{}/resume", paused),
         "POST /v1/jobs/{job_id}/retry": to("POST", "/v1/jobs/{}/retry", cancelled),
         "POST /v1/keys": key,
         "DELETE /v1/keys/{key_id}": to("DELETE", "/v1/keys/{}", key),
@@ -81,6 +88,8 @@ ACTIONS = {
     "DELETE /v1/datasets/{dataset_id}": "dataset.delete",
     "POST /v1/jobs": "job.submit",
     "POST /v1/jobs/{job_id}/cancel": "job.cancel",
+    "POST /v1/jobs/{job_id}/pause": "job.pause",
+    "POST /v1/jobs/{job_id}/resume": "job.resume",
     "POST /v1/jobs/{job_id}/retry": "job.retry",
     "POST /v1/keys": "key.create",
     "DELETE /v1/keys/{key_id}": "key.revoke",
