@@ -5,6 +5,8 @@ One `ModelJob` is one job. Each method is a verb; it returns or raises what the 
 
 from dataclasses import dataclass, field
 
+from tests.faults.checker import LOST
+
 MAX_FAILURES = 3
 FENCED = "Fenced"
 FINISHED, NOT_RETRYABLE = "JOB_FINISHED", "JOB_NOT_RETRYABLE"
@@ -65,10 +67,11 @@ class ModelJob:
         self._move("failed")
         return None
 
-    def release(self, attempt: int, outcome: str, counts: bool) -> str:
+    def release(self, attempt: int, outcome: str) -> str:
         if not self.holds(attempt):
             return FENCED
         self._end(outcome)
+        counts = outcome in LOST
         self.failures += counts
         if self.state == "cancelling":
             self._move("cancelled")
@@ -103,7 +106,7 @@ class ModelJob:
         """Whether there was something to mend."""
         if not (self.held and self.lapsed):
             return False
-        self.release(self.attempt, "worker_lost", True)
+        self.release(self.attempt, "worker_lost")
         return True
 
     def _end(self, outcome: str) -> None:
