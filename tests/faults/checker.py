@@ -7,6 +7,7 @@ are written in one transaction each time, so at any moment they must tell the sa
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import select
@@ -92,7 +93,7 @@ def _gaps(job: Job, events: Sequence[Event]) -> Iterator[str]:
         extra = sorted(set(numbers) - set(range(1, job.last_seq + 1)))
         yield f"events are not 1..{job.last_seq}: missing {missing[:5]}, beyond {extra[:5]}"
     times = [event.at for event in events]
-    if any(later < earlier - 0.002 for earlier, later in zip(times, times[1:], strict=False)):
+    if any(later < earlier - 0.002 for earlier, later in pairwise(times)):
         yield "events go back in time"
 
 
@@ -154,9 +155,7 @@ def _wrong_lease(job: Job) -> Iterator[str]:
         yield f"is {job.state}, and finished at {job.finished_at}"
 
 
-def _wrong_artifacts(
-    job: Job, events: Sequence[Event], artifacts: Sequence[Artifact]
-) -> Iterator[str]:
+def _wrong_artifacts(job: Job, events: Sequence[Event], artifacts: Sequence[Artifact]) -> Iterator[str]:
     named = sorted(event.data["id"] for event in events if event.type == "artifact")
     stored = sorted(artifact.id for artifact in artifacts)
     if named != stored:

@@ -9,7 +9,15 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -78,7 +86,10 @@ class JobMachine(RuleBasedStateMachine):
         self._count += 1
         with tenancy.transaction(tenants.DEFAULT) as session:
             job, replayed = jobs.submit(
-                session, kind="compress", spec={"name": f"job {self._count}"}, idempotency_key=str(self._count)
+                session,
+                kind="compress",
+                spec={"name": f"job {self._count}"},
+                idempotency_key=str(self._count),
             )
         assert not replayed
         self.model[job.id] = ModelJob()
@@ -135,9 +146,7 @@ class JobMachine(RuleBasedStateMachine):
     def finish(self, held: Held, num_stages: int) -> None:
         expected = self.model[held.job_id].finish(held.attempt, num_stages + 1)
         files = [_artifact("stage")] * num_stages + [_artifact("final")]
-        assert (
-            outcome_of(lambda session: jobs.finish(session, held.claim, {"stages": []}, files)) == expected
-        )
+        assert outcome_of(lambda session: jobs.finish(session, held.claim, {"stages": []}, files)) == expected
 
     @rule(held=claims, outcome=st.sampled_from(["user_error", "service_error", "deadline", "out_of_memory"]))
     def fail(self, held: Held, outcome: str) -> None:

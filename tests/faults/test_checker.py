@@ -63,7 +63,9 @@ def test_no_job_at_all_is_right(sqlite_database: str, storage: Storage) -> None:
 
 
 def two_winners(session: Session, job_id: str) -> None:
-    session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.n == 2).values(outcome="succeeded"))
+    session.execute(
+        update(Attempt).where(Attempt.job_id == job_id, Attempt.n == 2).values(outcome="succeeded")
+    )
 
 
 def a_gap(session: Session, job_id: str) -> None:
@@ -77,7 +79,9 @@ def an_illegal_move(session: Session, job_id: str) -> None:
 
 def an_attempt_too_many(session: Session, job_id: str) -> None:
     session.execute(
-        insert(Attempt).values(job_id=job_id, n=4, worker="w", started_at=1.0, ended_at=2.0, outcome="preempted")
+        insert(Attempt).values(
+            job_id=job_id, n=4, worker="w", started_at=1.0, ended_at=2.0, outcome="preempted"
+        )
     )
 
 
@@ -96,7 +100,14 @@ def a_write_after_the_end(session: Session, job_id: str) -> None:
 
 
 def a_second_final(session: Session, job_id: str) -> None:
-    row = {"id": "art_2", "job_id": job_id, "step": 1, "kind": "final", "name": "final.pt", "sha256": "0" * 64}
+    row = {
+        "id": "art_2",
+        "job_id": job_id,
+        "step": 1,
+        "kind": "final",
+        "name": "final.pt",
+        "sha256": "0" * 64,
+    }
     session.execute(
         insert(Artifact).values(**row, size_bytes=1, metrics={}, created_at=1.0, tenant_id=tenants.DEFAULT)
     )
@@ -109,7 +120,9 @@ def a_lease_of_nobody(session: Session, job_id: str) -> None:
 
 def losses_without_end(session: Session, job_id: str) -> None:
     """Two more attempts that were lost, told as it should be: only their number is wrong."""
-    session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.n == 2).values(outcome="worker_lost"))
+    session.execute(
+        update(Attempt).where(Attempt.job_id == job_id, Attempt.n == 2).values(outcome="worker_lost")
+    )
     job = session.get_one(Job, job_id)
     for n in (4, 5):
         session.execute(
