@@ -31,7 +31,7 @@ def short_grace(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def plain_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Orders for the fake child: a work folder and what to do, without teachers and data."""
+    """Orders for the fake child: a work folder and what to do, with no teachers and data of no files."""
 
     def build(claim: jobs.Claim) -> dict[str, Any]:
         work_dir = tmp_path / "jobs" / claim.job_id
@@ -40,6 +40,8 @@ def plain_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return {
             "do": "compress",
             "spec": claim.spec,
+            "teachers": [],
+            "data": {"id": "dst_1", "index_sha256": None, "pack_sha256": None},
             "work_dir": str(work_dir),
             "num_threads": 1,
             "deadline_seconds": deadline,
@@ -126,7 +128,13 @@ def test_a_result_becomes_a_succeeded_job_with_its_artifact() -> None:
     assert (artifact.kind, artifact.size_bytes, artifact.metrics) == ("final", 9, {"accuracy": 1.0})
     done = job(job_id)
     assert done.state == "succeeded"
-    assert done.result == {"stages": [], "artifact": {"step": 1, "sha256": artifact.sha256, "size_bytes": 9}}
+    assert done.result == {
+        "stages": [],
+        "artifact": {"step": 1, "sha256": artifact.sha256, "size_bytes": 9},
+        "gates": [],
+        "passed": None,
+        "warnings": [],
+    }
     assert "stage" in [event.type for event in rows(Event, job_id)]
 
 
