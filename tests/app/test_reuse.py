@@ -48,21 +48,17 @@ def files(service: Service, job_id: str) -> list[tuple[Any, ...]]:
     return [(item["step"], item["kind"], item["name"], item["sha256"]) for item in items]
 
 
-@pytest.fixture
-def spec(service: Service) -> dict[str, Any]:
-    return service.job_spec()
-
-
-@pytest.fixture
-def done(service: Service, spec: dict[str, Any]) -> str:
-    """A job that succeeded."""
+def finished(service: Service) -> tuple[dict[str, Any], str]:
+    """(spec, id) of a job that succeeded."""
+    spec = service.job_spec()
     job_id: str = post(service, spec)["id"]
     finish(service, job_id)
-    return job_id
+    return spec, job_id
 
 
-def test_the_same_job_again_has_succeeded_at_once(service: Service, spec: dict[str, Any], done: str) -> None:
+def test_the_same_job_again_has_succeeded_at_once(service: Service) -> None:
     """Under its own id, with artifacts of its own that are the same bytes; no worker saw it."""
+    spec, done = finished(service)
     view = post(service, {**spec, "reuse_result": True, "name": "again", "max_bytes": 10**6})
     assert view["id"] != done
     assert (view["state"], view["attempts"], view["result"]["reused_from"]) == ("succeeded", [], done)
@@ -88,12 +84,16 @@ def test_the_same_job_again_has_succeeded_at_once(service: Service, spec: dict[s
     assert third["result"]["reused_from"] == done
 
 
-def test_without_asking_a_job_runs(service: Service, spec: dict[str, Any], done: str) -> None:
+def test_without_asking_a_job_runs(sqlite_service: Service) -> None:
+    service = sqlite_service
+    spec, _ = finished(service)
     assert post(service, spec)["state"] == "queued"
 
 
-def test_the_gates_are_the_new_jobs_own(service: Service, spec: dict[str, Any], done: str) -> None:
+def test_the_gates_are_the_new_jobs_own(sqlite_service: Service) -> None:
     """Limits decide nothing about the network, so they may differ; each job is judged by its own."""
+    service = sqlite_service
+    spec, _ = finished(service)
     strict = post(service, {**spec, "reuse_result": True, "max_bytes": 900, "max_accuracy_drop": 0.04})
     assert (strict["state"], strict["passed"]) == ("succeeded", False)
     assert [(gate["gate"], gate["passed"]) for gate in strict["result"]["gates"]] == [
@@ -110,10 +110,10 @@ def test_the_gates_are_the_new_jobs_own(service: Service, spec: dict[str, Any], 
     assert len(service.client.get("/v1/jobs").json()["items"]) == 3
 
 
-def test_the_same_bytes_under_other_names_are_the_same(
-    service: Service, spec: dict[str, Any], done: str
-) -> None:
+def test_the_same_bytes_under_other_names_are_the_same(sqlite_service: Service) -> None:
     """A teacher that was registered twice. The result speaks of the one that this job names."""
+    service = sqlite_service
+    spec, _ = finished(service)
     (old,) = spec["teachers"]
     new = service.teacher()
     view = post(service, {**spec, "teachers": [new], "reuse_result": True})
@@ -123,7 +123,8 @@ def test_the_same_bytes_under_other_names_are_the_same(
     assert view["result"]["warnings"] == [f"Teacher {new} was declared better."]
 
 
-def test_an_idempotency_key_names_one_job_here_too(service: Service, spec: dict[str, Any], done: str) -> None:
+def test_an_idempotency_key_names_one_job_here_too(service: Service) -> None:
+    spec, _ = finished(service)
     wanted = {**spec, "reuse_result": True}
     first = post(service, wanted, **{"Idempotency-Key": "k"})
     again = post(service, wanted, **{"Idempotency-Key": "k"})
@@ -132,7 +133,9 @@ def test_an_idempotency_key_names_one_job_here_too(service: Service, spec: dict[
     assert (answer.status_code, answer.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
-def test_a_job_under_way_is_not_waited_for(service: Service, spec: dict[str, Any]) -> None:
+def test_a_job_under_way_is_not_waited_for(sqlite_service: Service) -> None:
+    service = sqlite_service
+    spec = service.job_spec()
     running = post(service, spec)["id"]
     service.worker.claim(running)
     assert post(service, {**spec, "reuse_result": True})["state"] == "queued"
@@ -150,8 +153,10 @@ def test_another_tenant_learns_nothing(service: Service) -> None:
     assert post(owner, owner.job_spec(reuse_result=True))["state"] == "succeeded"
 
 
-def test_a_result_that_lost_a_file_is_not_served(service: Service, spec: dict[str, Any], done: str) -> None:
+def test_a_result_that_lost_a_file_is_not_served(sqlite_service: Service) -> None:
     """Neither without the bytes nor without the row; an older job that is whole serves instead."""
+    service = sqlite_service
+    spec, done = finished(service)
     newer = post(service, spec)["id"]
     finish(service, newer, content=b"another student", receipt="second")
     wanted = {**spec, "reuse_result": True}
@@ -164,10 +169,9 @@ def test_a_result_that_lost_a_file_is_not_served(service: Service, spec: dict[st
     assert post(service, wanted)["state"] == "queued"
 
 
-def test_files_of_an_attempt_that_was_cancelled_are_left_where_they_are(
-    service: Service, spec: dict[str, Any]
-) -> None:
+def test_files_of_an_attempt_that_was_cancelled_are_left_where_they_are(service: Service) -> None:
     """Of a job that was tried again, what it left in the end is served."""
+    spec = service.job_spec()
     job_id = post(service, spec)["id"]
     claim = service.worker.claim(job_id)
     service.client.post(f"/v1/jobs/{job_id}/cancel")
@@ -182,8 +186,9 @@ def test_files_of_an_attempt_that_was_cancelled_are_left_where_they_are(
     assert set(found) < set(files(service, job_id))
 
 
-def test_a_deletion_comes_before_or_after(service: Service, spec: dict[str, Any], done: str) -> None:
+def test_a_deletion_comes_before_or_after(service: Service) -> None:
     """Whoever deletes the other job waits for the one that is served from it, and takes nothing away from that."""
+    spec, done = finished(service)
     deleted = threading.Event()
 
     def remove() -> None:

@@ -20,7 +20,7 @@ from app.migrate import upgrade
 from app.storage import Storage
 from tests.faults import processes
 from tests.faults.processes import Part
-from tests.servers import Broker, Postgres, PostgresServer, embedded_postgres
+from tests.servers import Broker, Postgres, PostgresServer, embedded_postgres, free_port
 
 LEASE_SECONDS = 4.0
 QUICK = {
@@ -206,7 +206,7 @@ def up_rig(**environment: str) -> Iterator[UpRig]:
 
 @contextmanager
 def parts_rig(
-    database_url: str | None = None, broker_url: str | None = None, **options: Any
+    database_url: str | None = None, broker_url: str | None = None, *, on_sqlite: bool = False, **options: Any
 ) -> Iterator[PartsRig]:
     """On real servers: those that are given, else PostgreSQL and Valkey of our own, which then can be killed."""
     with contextlib.ExitStack() as stack:

@@ -32,7 +32,13 @@ def test_a_result_becomes_a_succeeded_job_with_its_artifact() -> None:
     assert (artifact.kind, artifact.size_bytes, artifact.metrics) == ("final", 9, {"accuracy": 1.0})
     done = job(job_id)
     assert done.state == "succeeded"
-    assert done.result == {"stages": [], "artifact": {"step": 1, "sha256": artifact.sha256, "size_bytes": 9}}
+    assert done.result == {
+        "stages": [],
+        "artifact": {"step": 1, "sha256": artifact.sha256, "size_bytes": 9},
+        "gates": [],
+        "passed": None,
+        "warnings": [],
+    }
     assert "stage" in [event.type for event in rows(Event, job_id)]
 
 
