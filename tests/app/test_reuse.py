@@ -189,14 +189,14 @@ def test_files_of_an_attempt_that_was_cancelled_are_left_where_they_are(service:
 def test_a_deletion_comes_before_or_after(service: Service) -> None:
     """Whoever deletes the other job waits for the one that is served from it, and takes nothing away from that."""
     spec, done = finished(service)
-    deleted = threading.Event()
+    locked = threading.Event()
 
     def remove() -> None:
         with transaction() as session:
             session.scalars(select(Job).where(Job.id == done).with_for_update()).one()
+            locked.set()
             for table in (Event, Artifact):
                 session.execute(delete(table).where(table.job_id == done))
-        deleted.set()
 
     with tenancy.transaction(DEFAULT) as session:
         key = session.scalars(select(Job.result_key).where(Job.id == done)).one()
@@ -204,8 +204,9 @@ def test_a_deletion_comes_before_or_after(service: Service) -> None:
         assert reuse.reuse(session, job, service.worker.storage)
         thread = threading.Thread(target=remove)
         thread.start()
-        assert not deleted.wait(0.3)
+        assert not locked.wait(0.3)
     thread.join()
+    assert locked.is_set()
     assert len(files(service, job.id)) == 2
     assert post(service, {**spec, "reuse_result": True})["result"]["reused_from"] == done
 
