@@ -31,7 +31,8 @@ from app.schedule import Offer
 from app.settings import settings
 from worker import supervisor
 from worker.hands import Hands
-from worker.orders import machine_bytes, num_cores
+from worker.orders import machine_bytes, num_cores, num_threads
+from worker.warm_parent import WarmParent
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     hands = Hands(offered, supervisor.run, ending=supervisor.PREEMPT)
     celery, presence, outbox = celery_app(), Presence(offered, hands), Outbox()
     add_task(celery, hands)
+    warm = WarmParent(supervisor.child_environment(num_threads(None)))
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
     # may do.
     signals.worker_shutting_down.connect(_preempt, weak=False)
@@ -122,6 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _end_early)
     presence.start()
     outbox.start()
+    if settings().warm_start and set(queues) != {"inspect"}:  # inspections must not have torch
+        warm.start()
     hands.start()
     try:
         celery.worker_main(_celery_arguments(queues))
@@ -129,6 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         # However Celery ended, the running job is saved and handed back before this process is gone.
         _preempt()
         hands.stop()
+        warm.stop()
         outbox.stop()
         presence.stop()
 
