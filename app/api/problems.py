@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app import disk
 from app.api.headers import protect
 from app.errors import Problem, database_unavailable
 from app.spec.networks import Preprocessing, Student
@@ -68,6 +69,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -177,6 +179,14 @@ def _allowed(request: Request) -> list[str]:
 async def _database(request: Request, exc: Exception) -> Response:
     log.error("request %s: the database does not answer: %s", request.state.request_id, exc)
     return problem_response(request, database_unavailable())
+
+
+async def _disk(request: Request, exc: Exception) -> Response:
+    """Wherever it is met: a disk that is full or broken is the operator's to mend, and the request may come again."""
+    if not disk.has_failed(exc):
+        raise exc
+    log.error("request %s: the disk fails: %s", request.state.request_id, exc)
+    return problem_response(request, disk.failed(exc))
 
 
 async def _gone(request: Request, exc: Exception) -> Response:
