@@ -8,9 +8,9 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from sqlalchemy import delete, select
@@ -22,7 +22,7 @@ from app.db import db_now, reading, transaction
 from app.leftovers import HOUR_SECONDS, Removed
 from app.settings import Settings
 from app.storage import Storage
-from app.tables import Duty, Worker
+from app.tables import AuditEntry, Duty, Worker
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ COLLECT_SECONDS = 300.0
 _DUTY_SECONDS = 2 * COLLECT_SECONDS
 _FIRST_AFTER_SECONDS = 60.0
 _MOST_SHOWN = 100_000
+_AT_ONCE = 500
 _FOLDER = "data folder"
 
 
@@ -125,6 +126,16 @@ class Collector:
             ):  # the others wait until its time is over
                 duties.give_up(session, self._owner)
 
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except ForeignFolderError as error:
+            log.error("nothing is collected: %s", error)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("not all was collected, the next round tries again: %s", str(error).splitlines()[0])
+        except Exception:  # a bug in here must not let everything pile up until the process ends
+            log.exception("the collector hit a bug")
+
     def _round(self) -> None:
         with reading() as session:
             if duties.is_anothers(session, "collect", self._owner):
@@ -147,7 +158,7 @@ def _check_folder(data_dir: Path, *, dry_run: bool) -> None:
     """Whether folder and database belong together: both were given the same mark.
 
     To a database that is empty, or somebody else's, every object looks like one that nobody needs. A folder without a
-    mark gets one when it is empty or the database names something in it. Raises ForeignFolderError.
+    mark gets one when it is empty, or the database names (or once named) something in it. Raises ForeignFolderError.
     """
     mark = data_dir / "objects" / "belongs-to"
     with suppress(FileNotFoundError):
@@ -170,11 +181,18 @@ def _check_folder(data_dir: Path, *, dry_run: bool) -> None:
 
 
 def _names_something_in(data_dir: Path) -> bool:
-    storage = Storage(data_dir)
-    if next(storage.old_objects(0), None) is None:
+    """Whether the folder is empty, or an object in it has, or once had, a name in the database."""
+    found = (sha256 for sha256, _ in Storage(data_dir).old_objects(0))
+    some = list(islice(found, _AT_ONCE))
+    if not some:
         return True
-    with reading() as session:
-        return any(storage.exists(sha256) for sha256 in references.digests(session))
+    while some:
+        with reading() as session:
+            put = AuditEntry.detail["sha256"].as_string().in_(some)
+            if references.to(session, some) or session.scalar(select(AuditEntry.id).where(put).limit(1)):
+                return True
+        some = list(islice(found, _AT_ONCE))
+    return False
 
 
 def _mark_of(session: Session) -> str:

@@ -55,15 +55,14 @@ def objects(config: Settings, *, dry_run: bool) -> Iterator[Removed]:
 
 
 def _unnamed(storage: Storage, seconds: float) -> Iterator[tuple[str, int]]:
-    """(sha256, size in bytes) of old objects that no row named when this began: two sorted lists side by side."""
-    with reading() as session:
-        named = references.digests(session)
-        name = next(named, None)
-        for sha256, size_bytes in storage.old_objects(seconds):
-            while name is not None and name < sha256:
-                name = next(named, None)
-            if name != sha256:
-                yield sha256, size_bytes
+    """(sha256, size in bytes) of old objects that no row named just now: two sorted lists side by side."""
+    named = references.digests()
+    name = next(named, None)
+    for sha256, size_bytes in storage.old_objects(seconds):
+        while name is not None and name < sha256:
+            name = next(named, None)
+        if name != sha256:
+            yield sha256, size_bytes
 
 
 def partial_objects(config: Settings, *, dry_run: bool) -> Iterator[Removed]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import literal, select, union, union_all
 from sqlalchemy.orm import Session
 
+from app.db import reading
 from app.tables import Artifact, Dataset, File, Teacher
 
 COLUMNS: tuple[tuple[Any, Any], ...] = (
@@ -25,7 +26,7 @@ COLUMNS: tuple[tuple[Any, Any], ...] = (
 """(digest, size in bytes) of every object that a row can name; null where there is none."""
 
 
-_ROWS_AT_ONCE = 1000
+_DIGESTS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,20 @@ class Reference:
         return f"{self.row_id} ({self.column})"
 
 
-def digests(session: Session) -> Iterator[str]:
-    """Every object that a row names, whosever it is: once each, in order."""
-    named = union(*(select(digest.label("sha256")).where(digest.is_not(None)) for digest, _ in COLUMNS))
-    rows = session.execute(
-        named.order_by("sha256"), execution_options={"stream_results": True, "yield_per": _ROWS_AT_ONCE}
-    )
-    for (sha256,) in rows:
-        yield sha256
+def digests() -> Iterator[str]:
+    """Every object that a row names, whosever it is: once each, in order.
+
+    Read in pieces, each at its own moment: whoever takes hours over them holds no snapshot for hours.
+    """
+    after = ""
+    while True:
+        named = union(*(select(digest.label("sha256")).where(digest > after) for digest, _ in COLUMNS))
+        with reading() as session:
+            piece = session.scalars(named.order_by("sha256").limit(_DIGESTS_AT_ONCE)).all()
+        yield from piece
+        if len(piece) < _DIGESTS_AT_ONCE:
+            return
+        after = piece[-1]
 
 
 def to(session: Session, wanted: Sequence[str]) -> list[Reference]:

@@ -7,7 +7,7 @@ import time
 
 import httpx
 
-from app import collector
+from app import leftovers
 from app.db import transaction
 from app.tables import Upload
 from app.uploads import Parts
@@ -140,7 +140,7 @@ def test_an_upload_that_is_given_up_or_expires_is_gone(service: Service) -> None
     for path in (given_up, expired):
         assert service.client.get(path).status_code == 404
     assert parts.offset(given_up.split("/")[-1]) is None
-    list(collector.collect(service.settings))
+    list(leftovers.uploads(service.settings, dry_run=False))
     assert parts.offset(expired.split("/")[-1]) is None
 
 
