@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import cli_storage
 from app.cli_tenants import keys_app, tenants_app
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
@@ -20,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 app.add_typer(keys_app, name="keys")
 app.add_typer(tenants_app, name="tenants")
+app.command()(cli_storage.collect)
+app.command()(cli_storage.verify)
 
 
 @app.command()

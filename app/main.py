@@ -28,6 +28,7 @@ from app.api.keyring import Keyring
 from app.api.parameters import RefuseUnknown
 from app.api.strict import StrictBody
 from app.api.threads import limit_database_threads
+from app.collector import Collector
 from app.outbox import Outbox
 from app.settings import Settings
 from app.settings import settings as environment
@@ -86,6 +87,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     limit_database_threads()
+    collector = Collector(app.state.settings)
+    collector.start()
+    try:
+        async with _doorbells(app):
+            yield
+    finally:
+        collector.stop()
+
+
+@asynccontextmanager
+async def _doorbells(app: FastAPI) -> AsyncIterator[None]:
     if not app.state.settings.broker_url:
         log.warning("no BROKER_URL: jobs are stored, but no worker hears of them")
         yield

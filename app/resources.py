@@ -22,7 +22,7 @@ from app.errors import Problem, not_found
 from app.settings import Settings
 from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
 from app.tables import CANCELLED, FAILED, SUCCEEDED, TERMINAL, Dataset, File, Job, Teacher, Upload
-from app.tenancy import EVERY_TENANT, tenant_of
+from app.tenancy import tenant_of
 
 INSPECTING, READY, REJECTED = "inspecting", "ready", "rejected"
 Inspected = Teacher | Dataset
@@ -163,11 +163,13 @@ def find_upload(session: Session, ident: str) -> Upload:
 
 
 def expired_uploads(session: Session) -> list[str]:
-    """Drop the rows of uploads, whosever, that nobody finished in time; returns their ids, whose bytes can go too."""
-    late = select(Upload.id).where(Upload.expires_at < db_now())
-    ids = list(session.scalars(late, execution_options=EVERY_TENANT))
-    session.execute(delete(Upload).where(Upload.id.in_(ids)), execution_options=EVERY_TENANT)
-    return ids
+    """The uploads, whosever, that nobody finished in time, and those finished long ago."""
+    return list(session.scalars(select(Upload.id).where(Upload.expires_at < db_now())))
+
+
+def drop_uploads(session: Session, idents: list[str]) -> None:
+    """Forget these rows, in a session of the service itself."""
+    session.execute(delete(Upload).where(Upload.id.in_(idents)))
 
 
 def too_large(settings: Settings) -> Problem:
@@ -234,7 +236,10 @@ def register_dataset(session: Session, spec: DatasetSpec, settings: Settings) ->
 
 
 def _named_file(session: Session, name: str) -> File:
-    file = session.scalar(select(File).where(File.name == name))
+    """The file that a new row will refer to. Until that is committed nobody deletes or replaces this one: its bytes,
+    which may be old, have a name at every moment, and are not collected."""
+    quotas.lock_for_queueing(session, tenant_of(session))  # before the file, as whoever saves one does
+    file = session.scalar(select(File).where(File.name == name).with_for_update(read=True))
     if file is None:
         names = session.scalars(select(File.name).order_by(File.updated_at.desc()).limit(200)).all()
         near = get_close_matches(name, names, n=1)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from app import jobs, plans, reads, resources, reuse
+from app import jobs, plans, reads, removal, resources, reuse
 from app.api.context import CurrentCaller, CurrentOutbox, CurrentStorage
 from app.api.parameters import (
     PageSize,
@@ -224,9 +224,23 @@ def resume_job(job_id: JobId, response: Response, caller: CurrentCaller, outbox:
 
 @router.post("/{job_id}/retry", response_model=JobView, status_code=202)
 def retry_job(job_id: JobId, response: Response, caller: CurrentCaller, outbox: CurrentOutbox) -> JobView:
-    """Queue a failed or cancelled job again, under the same id. It goes on from its last checkpoint, with as many
-    attempts and as much time as a new job has."""
+    """Queue a failed or cancelled job again, under the same id, with as many attempts and as much time as a new job has.
+
+    It goes on from its last checkpoint. That is kept for seven days after the job's end (FEWBYTES_KEEP_WORK_DAYS, as
+    the operator has it); after that the job starts anew.
+    """
     with caller.transaction() as session:
         jobs.retry(session, job_id)
     outbox.wake()
     return _answer(_snapshot(caller, job_id), response)
+
+
+@router.delete("/{job_id}", status_code=204)
+def delete_job(job_id: JobId, caller: CurrentCaller) -> None:
+    """Delete a job that has ended, with its events, metrics and artifacts.
+
+    409 while it has not: cancel it first. Bytes that another job's artifact, or a teacher, has too stay. Its
+    Idempotency-Key is free again.
+    """
+    with caller.transaction() as session:
+        removal.remove(session, job_id)
