@@ -63,6 +63,7 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         "POST /v1/jobs": service.job,
         "POST /v1/jobs/{job_id}/cancel": cancelled,
         "POST /v1/jobs/{job_id}/retry": to("POST", "/v1/jobs/{}/retry", cancelled),
+        "DELETE /v1/jobs/{job_id}": to("DELETE", "/v1/jobs/{}", cancelled),
         "POST /v1/keys": key,
         "DELETE /v1/keys/{key_id}": to("DELETE", "/v1/keys/{}", key),
     }
@@ -82,6 +83,7 @@ ACTIONS = {
     "POST /v1/jobs": "job.submit",
     "POST /v1/jobs/{job_id}/cancel": "job.cancel",
     "POST /v1/jobs/{job_id}/retry": "job.retry",
+    "DELETE /v1/jobs/{job_id}": "job.delete",
     "POST /v1/keys": "key.create",
     "DELETE /v1/keys/{key_id}": "key.revoke",
 }

@@ -66,6 +66,18 @@ def test_an_upload_keeps_what_surely_arrived(tmp_path: Path) -> None:
     assert every_fault(tmp_path, prepare, act, check) >= 4
 
 
+def test_bytes_that_could_not_be_synced_are_sent_again(tmp_path: Path) -> None:
+    """They may be lost by the next power cut, however long the file seems."""
+    parts = Parts(tmp_path)
+    parts.begin("upl_1")
+    with parts.append("upl_1") as part:
+        part.write(b"sure")
+    with FaultyDisk(tmp_path, 2, errno.EIO).inserted(), pytest.raises(OSError, match="Input/output"):
+        with parts.append("upl_1") as part:
+            part.write(b"unsure")
+    assert parts.offset("upl_1") == 4
+
+
 def test_the_services_card_is_whole_and_a_failure_stops_nothing(tmp_path: Path) -> None:
     def prepare(folder: Path) -> embedded._Service:
         service = embedded._Service("http://127.0.0.1:1", folder)
