@@ -29,7 +29,7 @@ from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
 from app.schedule import Offer
 from app.settings import settings
-from worker import supervisor
+from worker import room, supervisor
 from worker.hands import Hands
 from worker.orders import machine_bytes, num_cores, num_threads
 from worker.warm_parent import WarmParent
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     _wait_for_database()
     offered = offer(queues)
-    hands = Hands(offered, supervisor.run, ending=supervisor.PREEMPT)
+    hands = Hands(offered, supervisor.run, ending=supervisor.PREEMPT, trouble=room.trouble)
     celery, presence, outbox = celery_app(), Presence(offered, hands), Outbox()
     add_task(celery, hands)
     warm = WarmParent(supervisor.child_environment(num_threads(None)))

@@ -70,6 +70,7 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         "POST /v1/jobs/{job_id}/pause": paused,
         "POST /v1/jobs/{job_id}/resume": to("POST", "/v1/jobs/{}/resume", paused),
         "POST /v1/jobs/{job_id}/retry": to("POST", "/v1/jobs/{}/retry", cancelled),
+        "DELETE /v1/jobs/{job_id}": to("DELETE", "/v1/jobs/{}", cancelled),
         "POST /v1/keys": key,
         "DELETE /v1/keys/{key_id}": to("DELETE", "/v1/keys/{}", key),
     }
@@ -91,6 +92,7 @@ ACTIONS = {
     "POST /v1/jobs/{job_id}/pause": "job.pause",
     "POST /v1/jobs/{job_id}/resume": "job.resume",
     "POST /v1/jobs/{job_id}/retry": "job.retry",
+    "DELETE /v1/jobs/{job_id}": "job.delete",
     "POST /v1/keys": "key.create",
     "DELETE /v1/keys/{key_id}": "key.revoke",
 }
