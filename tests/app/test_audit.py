@@ -76,6 +76,8 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
     }
 
 
+READING = {"POST /v1/artifacts/{artifact_id}/verify"}
+"""A POST, because it takes time and no cache may answer it; it changes nothing."""
 ACTIONS = {
     "PUT /v1/files/{name}": "file.put",
     "POST /v1/files": "file.put",
@@ -108,7 +110,7 @@ def test_every_operation_that_changes_something_is_written_down(sqlite_service: 
         f"{method} {path}"
         for method, path in operations(sqlite_service.client)
         if method not in ("GET", "HEAD")
-    }
+    } - READING
     assert changing == ways.keys() == ACTIONS.keys()
     for operation, do in ways.items():
         target = do()
