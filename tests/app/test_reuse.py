@@ -236,22 +236,20 @@ def test_what_does_not_decide_is_not_in_the_key(sqlite_service: Service) -> None
             assert key_of(spec) == key_of({**spec, name: value}), name
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 1},
-        {"seeds": 2},
-        {"exports": ["course_8bit"]},
-        {"device": "cpu"},
-        {"num_threads": 2},
-        {"steps": [{"method": "distill", "student": "student_net", "epochs": 3}]},
-        {"steps": [{"method": "distill", "student": "student_net"}, {"method": "quantize"}]},
-    ],
-    ids=str,
-)
-def test_what_decides_is_in_the_key(sqlite_service: Service, change: dict[str, Any]) -> None:
+DECISIVE: list[dict[str, Any]] = [
+    {"seed": 1},
+    {"seeds": 2},
+    {"exports": ["course_8bit"]},
+    {"device": "cpu"},
+    {"num_threads": 2},
+    {"steps": [{"method": "distill", "student": "student_net", "epochs": 3}]},
+    {"steps": [{"method": "distill", "student": "student_net"}, {"method": "quantize"}]},
+]
+
+
+def test_what_decides_is_in_the_key(sqlite_service: Service) -> None:
     spec = sqlite_service.job_spec()
-    assert key_of(spec) != key_of({**spec, **change})
+    assert len({key_of({**spec, **change}) for change in [{}, *DECISIVE]}) == 1 + len(DECISIVE)
     view = sqlite_service.client.post("/v1/jobs", params={"validate_only": True}, json=spec).json()
     assert view["result_key"] == key_of(spec)
 
