@@ -29,9 +29,6 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Time a trainer has to save its best student."
     )
     max_failures: int = Field(3, ge=1, description="Attempts lost to crashes before a job fails.")
-    redispatch_seconds: float = Field(
-        15.0, gt=0, description="A queued job nobody claimed is announced again."
-    )
     poll_seconds: float = Field(
         1.0, gt=0, description="An idle worker looks for jobs this often, whether a message came or not."
     )
