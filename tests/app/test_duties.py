@@ -97,6 +97,15 @@ def test_only_the_holder_sweeps(database: str) -> None:
     assert holder() == "me"
 
 
+def test_who_does_not_sweep_takes_no_write_lock(sqlite_database: str) -> None:
+    assert hold("other")
+    with transaction() as session:  # it has the one write lock of SQLite
+        session.execute(update(Job).values(name="x"))
+        began = time.monotonic()
+        assert outbox.sweep("me") == 0
+        assert time.monotonic() - began < 1.0
+
+
 _HOLD_FOR_EVER = """
 import sys, time
 from app import db, outbox
