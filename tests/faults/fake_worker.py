@@ -1,4 +1,4 @@
-"""A real Celery worker whose trainers need no torch: they do what the job's spec says (`tests.worker.fake_child`).
+"""A real Celery worker whose trainers need no torch: they do what the job's spec says (`tests.faults.fake_trainer`).
 
 For faults between the service's processes, where what a trainer computes makes no difference.
 """
@@ -11,7 +11,7 @@ from app.jobs import Claim
 from app.settings import settings
 from worker import main, orders, supervisor
 
-COMMAND = [sys.executable, "-m", "tests.worker.fake_child"]
+COMMAND = [sys.executable, "-m", "tests.faults.fake_trainer"]
 
 
 def order(claim: Claim) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Jobs for workers with fake trainers: queued at once, without teachers and data."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from app import jobs, tenancy, tenants
 from app.db import reading
 from app.tables import TERMINAL, Job
+from tests.faults.fake_trainer import DEFAULT_TICKS, answer
 from tests.faults.options import Options
 from tests.faults.rig import PartsRig, parts_rig
 from tests.faults.work import until
@@ -27,7 +28,7 @@ def fake_rig(options: Options, *, on_sqlite: bool, **environment: Any) -> Abstra
 
 
 def submit(does: str, num_jobs: int = 1, **spec: object) -> list[str]:
-    """Queue jobs whose trainer does what a function of `tests.worker.fake_child` does; their ids."""
+    """Queue jobs whose trainer does what a function of `tests.faults.fake_trainer` does; their ids."""
     ids = []
     for _ in range(num_jobs):
         with tenancy.transaction(tenants.DEFAULT) as session:
@@ -35,12 +36,17 @@ def submit(does: str, num_jobs: int = 1, **spec: object) -> list[str]:
     return ids
 
 
-def num_ended(ids: Sequence[str]) -> int:
+def submit_work(num_jobs: int, ticks: int = DEFAULT_TICKS) -> dict[str, str | None]:
+    """Jobs of so many ticks of 50 ms; their ids, each with the digest that it must give."""
+    return dict.fromkeys(submit("work", num_jobs, ticks=ticks), answer(ticks))
+
+
+def num_ended(ids: Collection[str]) -> int:
     with reading() as session:
         return session.scalar(select(func.count()).where(Job.id.in_(ids), Job.state.in_(TERMINAL))) or 0
 
 
-def wait_until_ended(rig: PartsRig, ids: Sequence[str], seconds: float = 240.0) -> float:
+def wait_until_ended(rig: PartsRig, ids: Collection[str], seconds: float = 240.0) -> float:
     """Seconds it took, counted from now. What is not ended then is for the judge to name."""
     began = time.monotonic()
     try:

@@ -3,11 +3,14 @@
 Claims are never forgotten: attempts that lost their job try all their verbs again at random, and must change nothing.
 """
 
+import contextlib
+import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -17,16 +20,21 @@ from hypothesis.stateful import (
     multiple,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
-from sqlalchemy import select, update
+from sqlalchemy import make_url, select, update
 from sqlalchemy.orm import Session
 
-from app import jobs, tenancy, tenants
+from app import db, jobs, tenancy, tenants
 from app.db import db_now, reading, transaction
 from app.errors import Problem
+from app.migrate import upgrade
 from app.tables import Artifact, Attempt, Base, Event, Job, Tenant
 from tests.faults.checker import LOST, check
 from tests.faults.model import FENCED, MAX_FAILURES, ModelJob
+from tests.faults.options import Options
+from tests.faults.report import Row
+from tests.servers import Postgres, embedded_postgres_url
 
 HANDED_BACK = ("preempted",)
 OUTCOMES = st.sampled_from(HANDED_BACK + LOST)
@@ -231,14 +239,40 @@ class JobMachine(RuleBasedStateMachine):
             session.execute(update(Job).where(Job.id == job_id).values(**columns))
 
 
-def long_run(num_examples: int, num_steps: int, seed: int | None = None) -> settings:
+def run(options: Options) -> list[Row]:
+    """`options.rounds` sequences of fifty steps, on both databases."""
+    rows = []
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        server = options.database_url or stack.enter_context(embedded_postgres_url())
+        postgres = Postgres(server)
+        stack.callback(postgres.close)
+        for url in (f"sqlite:///{folder}/fewbytes.db", postgres.url_of(postgres.emptied_database())):
+            upgrade(url)
+            db.configure(url)
+            stack.callback(db.configure, None)
+            row = Row(
+                "verbs in any order, against a model", make_url(url).get_backend_name(), options.rounds * 50
+            )
+            try:
+                run_state_machine_as_test(
+                    seed(options.seed)(JobMachine), settings=long_run(options.rounds, 50, derandomize=False)
+                )
+            except Exception as divergence:  # whatever it is, it is what was looked for
+                traceback.print_exc()
+                row.violations.append(f"{type(divergence).__name__}: {divergence}")
+            rows.append(row)
+    return rows
+
+
+def long_run(num_examples: int, num_steps: int, *, derandomize: bool = True) -> settings:
     """Settings of hypothesis. The same machine runs in CI with few examples and on demand with many."""
     return settings(
         max_examples=num_examples,
         stateful_step_count=num_steps,
         deadline=None,
         database=None,
-        derandomize=seed is None,
+        derandomize=derandomize,
         # A failure is reported as it was found: to shrink it on PostgreSQL takes minutes.
         phases=[Phase.generate, Phase.shrink] if num_examples > 100 else [Phase.generate],
         suppress_health_check=list(HealthCheck),

@@ -4,7 +4,7 @@ from sqlalchemy import select
 
 from app.db import reading
 from app.tables import Job
-from tests.faults.fakes import fake_rig, submit, wait_until_ended
+from tests.faults.fakes import fake_rig, submit, submit_work, wait_until_ended
 from tests.faults.options import Options
 from tests.faults.report import Row, judge
 from tests.faults.rig import LEASE_SECONDS, PartsRig
@@ -23,14 +23,14 @@ def run(options: Options) -> list[Row]:
 def campaign(rig: PartsRig, options: Options, *, num_poison: int, num_jobs: int = 20) -> Row:
     """`violations` names poison with another number of attempts, and delays of more than one lease."""
     row = Row("poison jobs among others", rig.setup)
-    alone = submit("artifacts", num_jobs)
+    alone = submit_work(num_jobs, ticks=1)
     seconds_alone = wait_until_ended(rig, alone)
     poison = submit("crash", num_poison)
-    good = submit("artifacts", num_jobs)
+    good = submit_work(num_jobs, ticks=1)
     delay = wait_until_ended(rig, good) - seconds_alone
     wait_until_ended(rig, poison)
     row.tried = num_poison
-    judge(row, dict.fromkeys([*alone, *good]), rig.storage, max_failures=MOST)
+    judge(row, alone | good, rig.storage, max_failures=MOST)
     row.num_jobs += num_poison
     with reading() as session:
         ended = session.execute(

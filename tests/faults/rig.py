@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 from sqlalchemy import make_url
-from sqlalchemy.orm import Session
 
 from app import db
 from app.migrate import upgrade
 from app.storage import Storage
 from tests.faults import processes
 from tests.faults.processes import Part
+from tests.faults.proxy import Proxy
 from tests.servers import Broker, Postgres, PostgresServer, free_port, postgres_server
 
 LEASE_SECONDS = 4.0
@@ -42,6 +42,8 @@ class Rig:
 
     setup: str
     url: str
+    database_url: str
+    """As this process reaches it."""
     broker: Broker | None = None
     """Ours to kill; None: the service's own or somebody else's."""
     postgres: PostgresServer | None = None
@@ -50,10 +52,6 @@ class Rig:
         self.data_dir = data_dir
         self.storage = Storage(data_dir)
         self.log = data_dir.with_suffix(".log")
-
-    @property
-    def database_url(self) -> str:
-        raise NotImplementedError
 
     def pid(self, name: str) -> int | None:
         """Of api, inspector, worker-1, worker-2 and, where they are ours, broker; None: it is down just now."""
@@ -69,12 +67,6 @@ class Rig:
         """What the worker started: trainers, what measures for them, what forks them."""
         pid = self.pid(worker)
         return [child.pid for child in processes.descendants(pid)] if pid is not None else []
-
-    @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A look at the database, past the service."""
-        with db.reading() as session:
-            yield session
 
     def wait_ready(self, seconds: float = 60.0) -> None:
         give_up = time.monotonic() + seconds
@@ -96,19 +88,23 @@ class UpRig(Rig):
     def __init__(self, data_dir: Path, **environment: str) -> None:
         super().__init__(data_dir)
         data_dir.mkdir(parents=True)
+        self.database_url = f"sqlite:///{data_dir / 'fewbytes.db'}"
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [PYTHON, "-m", "app.cli", "up", "--data-dir", str(data_dir), "--port", str(port)]
         command += ["--workers", str(NUM_WORKERS)]
         self.up = Part("up", command, _environment(environment), self.log)
 
-    def start(self) -> None:
-        self.up.start()
-        self.wait_ready()
-
-    @property
-    def database_url(self) -> str:
-        return f"sqlite:///{self.data_dir / 'fewbytes.db'}"
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Started on entry, ended on leaving."""
+        try:
+            with _looked_into(self):
+                self.up.start()
+                self.wait_ready()
+                yield
+        finally:
+            self.up.stop()
 
     def pid(self, name: str) -> int | None:
         if name == "up":
@@ -140,7 +136,8 @@ class PartsRig(Rig):
         """`of_worker`: more environment of one process, by its name."""
         super().__init__(data_dir)
         data_dir.mkdir(parents=True)
-        self._database_url = database_url
+        self.database_url = database_url
+        self.proxies: dict[str, Proxy] = {}
         self.setup = f"{'SQLite' if database_url.startswith('sqlite') else 'PostgreSQL'} + Valkey, TCP"
         self.broker_url = broker_url
         port = free_port()
@@ -158,12 +155,8 @@ class PartsRig(Rig):
             for name, command in commands.items()
         }
 
-    @property
-    def database_url(self) -> str:
-        return self._database_url
-
     def start(self) -> None:
-        upgrade(self._database_url)
+        upgrade(self.database_url)
         self.mend()
         self.wait_ready()
 
@@ -196,19 +189,24 @@ class PartsRig(Rig):
 def up_rig(**environment: str) -> Iterator[UpRig]:
     with tempfile.TemporaryDirectory(prefix="fewbytes-", ignore_cleanup_errors=True) as folder:
         rig = UpRig(Path(folder) / "data", **environment)
-        try:
-            with _looked_into(rig):
-                rig.start()
-                yield rig
-        finally:
-            rig.up.stop()
+        with rig.running():
+            yield rig
 
 
 @contextmanager
 def parts_rig(
-    database_url: str | None = None, broker_url: str | None = None, **options: Any
+    database_url: str | None = None,
+    broker_url: str | None = None,
+    *,
+    on_sqlite: bool = False,
+    with_proxies: bool = False,
+    **options: Any,
 ) -> Iterator[PartsRig]:
-    """On real servers: those that are given, else PostgreSQL and Valkey of our own, which then can be killed."""
+    """On real servers: those that are given, else PostgreSQL and Valkey of our own, which then can be killed.
+
+    `on_sqlite`: a SQLite file in place of either PostgreSQL. `with_proxies`: the service reaches each server that
+    has a port through one of `rig.proxies`, "broker" and "database"; this process looks past them.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fewbytes-", ignore_cleanup_errors=True))
@@ -220,17 +218,27 @@ def parts_rig(
         broker = Broker(folder) if broker_url is None else None
         if broker is not None:
             stack.callback(broker.kill)
-        rig = PartsRig(
-            folder / "data",
-            database_url=database,
-            broker_url=broker.url if broker is not None else str(broker_url),
-            **options,
-        )
+        urls = {"database": database, "broker": broker.url if broker is not None else str(broker_url)}
+        proxies = {}
+        if with_proxies:
+            for name in [name for name, url in urls.items() if make_url(url).port]:
+                proxies[name], urls[name] = _proxied(urls[name], stack)
+        rig = PartsRig(folder / "data", database_url=urls["database"], broker_url=urls["broker"], **options)
+        rig.proxies, rig.database_url = proxies, database
         rig.postgres, rig.broker = server, broker
         stack.callback(rig.stop)
         stack.enter_context(_looked_into(rig))
         rig.start()
         yield rig
+
+
+def _proxied(url: str, stack: contextlib.ExitStack) -> tuple[Proxy, str]:
+    parsed = make_url(url)
+    assert parsed.host is not None
+    assert parsed.port is not None
+    proxy = stack.enter_context(Proxy((parsed.host, parsed.port)))
+    through = parsed.set(host="127.0.0.1", port=proxy.port)
+    return proxy, through.render_as_string(hide_password=False)
 
 
 def _own_database(url: str, stack: contextlib.ExitStack) -> str:

@@ -7,7 +7,6 @@ in the database alone, whose every verb is tried when the job is another's and a
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
