@@ -72,9 +72,12 @@ def test_bytes_that_could_not_be_synced_are_sent_again(tmp_path: Path) -> None:
     parts.begin("upl_1")
     with parts.append("upl_1") as part:
         part.write(b"sure")
-    with FaultyDisk(tmp_path, 2, errno.EIO).inserted(), pytest.raises(OSError, match="Input/output"):
-        with parts.append("upl_1") as part:
-            part.write(b"unsure")
+    with (
+        FaultyDisk(tmp_path, 2, errno.EIO).inserted(),
+        pytest.raises(OSError, match="Input/output"),
+        parts.append("upl_1") as part,
+    ):
+        part.write(b"unsure")
     assert parts.offset("upl_1") == 4
 
 
