@@ -123,9 +123,9 @@ def wait_until_held() -> None:
         time.sleep(0.02)
 
 
-def test_a_sweeper_that_is_killed_is_replaced_within_its_lease_and_a_second(database: str) -> None:
+def test_a_sweeper_that_is_killed_is_replaced_within_its_lease_and_a_second(sqlite_database: str) -> None:
     first = subprocess.Popen(
-        [sys.executable, "-c", _HOLD_FOR_EVER, database], env=os.environ | {"BROKER_URL": ""}
+        [sys.executable, "-c", _HOLD_FOR_EVER, sqlite_database], env=os.environ | {"BROKER_URL": ""}
     )
     wait_until_held()
     second = Outbox()
