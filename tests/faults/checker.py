@@ -29,14 +29,16 @@ from app.tables import (
 )
 
 LEGAL = {
-    None: (QUEUED, SUCCEEDED),  # an answer that was there already is given at once
-    QUEUED: (RUNNING, CANCELLED),
+    None: (QUEUED,),
+    QUEUED: (RUNNING, CANCELLED, SUCCEEDED),  # the last: with another job's result, `_illegal_moves`
     RUNNING: (SUCCEEDED, FAILED, QUEUED, CANCELLING),
     CANCELLING: (CANCELLED, SUCCEEDED, FAILED),
     FAILED: (QUEUED,),
     CANCELLED: (QUEUED,),
     SUCCEEDED: (),
 }
+OF_CALLERS = ("paused", "resumed", "artifact")
+"""Events that need no attempt to write them; artifacts are looked at by themselves."""
 LOST = ("worker_lost", "trainer_lost", "disk_full")
 """Outcomes that use up an attempt."""
 
@@ -100,7 +102,7 @@ def _gaps(job: Job, events: Sequence[Event]) -> Iterator[str]:
 def _illegal_moves(job: Job, states: Sequence[tuple[str, int]]) -> Iterator[str]:
     before: str | None = None
     for state, _ in states:
-        if state not in LEGAL[before]:
+        if state not in LEGAL[before] or (before == QUEUED and state == SUCCEEDED and job.attempt):
             yield f"moved from {before} to {state}"
         before = state
     if before != job.state:
@@ -143,7 +145,7 @@ def _writes_of_the_dead(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         if event.type == "state":
             held = event.data["state"] in (RUNNING, CANCELLING)
-        elif event.type != "artifact" and not held:
+        elif event.type not in OF_CALLERS and not held:
             yield f"event {event.seq} ({event.type}) was written while nobody held the job"
 
 

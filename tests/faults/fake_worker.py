@@ -8,17 +8,21 @@ from functools import partial
 from typing import Any
 
 from app.jobs import Claim
-from app.settings import settings
-from worker import main, orders, supervisor
+from worker import main, orders, supervisor, work_folder
 
 COMMAND = [sys.executable, "-m", "tests.faults.fake_trainer"]
 
 
 def order(claim: Claim) -> dict[str, Any]:
-    """Without teachers and data: a work folder, and the spec."""
-    work_dir = settings().resolved_data_dir / "jobs" / claim.job_id
-    work_dir.mkdir(parents=True, exist_ok=True)
-    return {"do": "compress", "spec": claim.spec, "work_dir": str(work_dir), "num_threads": 1}
+    """With teachers and data of no files: a work folder, and the spec."""
+    return {
+        "do": "compress",
+        "spec": claim.spec,
+        "work_dir": str(work_folder.prepare(claim)),
+        "num_threads": 1,
+        "teachers": [],
+        "data": {"id": "dst_1", "index_sha256": None, "pack_sha256": None},
+    }
 
 
 if __name__ == "__main__":

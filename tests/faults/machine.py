@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from sqlalchemy import make_url, select, update
 from sqlalchemy.orm import Session
 
-from app import db, jobs, tenancy, tenants
+from app import db, jobs, schedule, tenancy, tenants
 from app.db import db_now, reading, transaction
 from app.errors import Problem
 from app.migrate import upgrade
@@ -121,6 +121,16 @@ class JobMachine(RuleBasedStateMachine):
         assert answer == expected
 
     @rule(job_id=known)
+    def pause(self, job_id: str) -> None:
+        expected = self.model[job_id].pause()
+        assert self._called(lambda session: jobs.pause(session, job_id)) == expected
+
+    @rule(job_id=known)
+    def resume(self, job_id: str) -> None:
+        expected = self.model[job_id].resume()
+        assert self._called(lambda session: jobs.resume(session, job_id)) == expected
+
+    @rule(job_id=known)
     def retry(self, job_id: str) -> None:
         expected = self.model[job_id].retry()
         answer = self._called(lambda session: jobs.retry(session, job_id))
@@ -134,6 +144,19 @@ class JobMachine(RuleBasedStateMachine):
         made: jobs.Claim | None = outcome_of(lambda session: jobs.claim(session, job_id, worker="w"))
         assert (made and made.attempt) == expected
         return Held(job_id, made) if made is not None else multiple()
+
+    @rule(target=claims)
+    def claim_next(self) -> Any:
+        """Whichever is next: the oldest that may be claimed, for there is one tenant and one priority."""
+        open_ones = (job for job in self.model.items() if job[1].state == "queued")
+        expected = next((name for name, job in open_ones if not job.paused and not job.waits), None)
+        offer = schedule.Offer("w", ("compress", "gpu", "inspect"))
+        made: jobs.Claim | None = outcome_of(lambda session: schedule.claim_next(session, offer))
+        assert (made and made.job_id) == expected
+        if made is None:
+            return multiple()
+        assert made.attempt == self.model[made.job_id].claim()
+        return Held(made.job_id, made)
 
     @rule(held=claims)
     def heartbeat(self, held: Held) -> None:
@@ -160,7 +183,9 @@ class JobMachine(RuleBasedStateMachine):
     def fail(self, held: Held, outcome: str) -> None:
         expected = self.model[held.job_id].fail(held.attempt, outcome)
         problem = Problem(422, "NO", "It is not possible.")
-        assert outcome_of(lambda session: jobs.fail(session, held.claim, problem, outcome)) == expected
+        assert (
+            outcome_of(lambda session: jobs.fail(session, held.claim, problem, outcome=outcome)) == expected
+        )
 
     @rule(held=claims, outcome=OUTCOMES)
     def release(self, held: Held, outcome: str) -> None:
@@ -174,6 +199,12 @@ class JobMachine(RuleBasedStateMachine):
         assert outcome_of(lambda session: jobs.finish_cancel(session, held.claim, None, files)) == expected
 
     # ---- time
+
+    @rule(job_id=known)
+    def let_the_pause_pass(self, job_id: str) -> None:
+        if self.model[job_id].waits:
+            self.model[job_id].waits = False
+            self._change(job_id, next_attempt_at=db_now() - 1.0)
 
     @rule(job_id=known)
     def let_the_lease_lapse(self, job_id: str) -> None:
@@ -214,6 +245,8 @@ class JobMachine(RuleBasedStateMachine):
                     attempt=row.attempt,
                     failures=row.failures,
                     lapsed=expected.lapsed,
+                    paused=row.paused,
+                    waits=expected.waits,
                     outcomes=outcomes.get(job_id, []),
                     num_events=len(num_events[job_id]),
                     num_artifacts=len(num_artifacts.get(job_id, [])),
@@ -280,7 +313,7 @@ def long_run(num_examples: int, num_steps: int, *, derandomize: bool = True) -> 
 
 
 def _release(session: Session, claim: jobs.Claim, outcome: str) -> str:
-    return jobs.release(session, claim, outcome=outcome, counts=outcome in LOST)
+    return jobs.release(session, claim, outcome=outcome)
 
 
 def _artifact(kind: str) -> jobs.NewArtifact:

@@ -9,7 +9,7 @@ from tests.faults.checker import LOST
 
 MAX_FAILURES = 3
 FENCED = "Fenced"
-FINISHED, NOT_RETRYABLE = "JOB_FINISHED", "JOB_NOT_RETRYABLE"
+FINISHED, NOT_RETRYABLE, CANCELLING = "JOB_FINISHED", "JOB_NOT_RETRYABLE", "JOB_CANCELLING"
 
 
 @dataclass
@@ -19,6 +19,9 @@ class ModelJob:
     failures: int = 0
     lapsed: bool = False
     """Its lease is over, and nobody has noticed yet."""
+    paused: bool = False
+    waits: bool = False
+    """For the time of its next attempt."""
     outcomes: list[str | None] = field(default_factory=list)
     """Of each attempt; None: it goes on."""
     num_events: int = 1
@@ -33,7 +36,7 @@ class ModelJob:
 
     def claim(self) -> int | None:
         """The attempt's number; None: there is nothing to claim."""
-        if self.state != "queued":
+        if self.state != "queued" or self.paused or self.waits:
             return None
         self.attempt += 1
         self.outcomes.append(None)
@@ -45,7 +48,7 @@ class ModelJob:
         if not self.holds(attempt):
             return FENCED
         self.lapsed = False
-        return self.state
+        return "pausing" if self.state == "running" and self.paused else self.state
 
     def record(self, attempt: int, num_events: int) -> str | None:
         if not self.holds(attempt):
@@ -79,6 +82,8 @@ class ModelJob:
             self._move("failed")
         else:
             self._move("queued")
+            # The first loss costs no pause, unless only time can mend it.
+            self.waits = counts and (self.failures > 1 or outcome == "disk_full")
         return self.state
 
     def finish_cancel(self, attempt: int, num_artifacts: int) -> str | None:
@@ -95,10 +100,29 @@ class ModelJob:
             self._move("cancelled" if self.state == "queued" else "cancelling")
         return None
 
+    def pause(self) -> str | None:
+        if self.state in ("succeeded", "failed", "cancelled"):
+            return FINISHED
+        if self.state == "cancelling":
+            return CANCELLING
+        self._hold(True)
+        return None
+
+    def resume(self) -> str | None:
+        if self.state in ("succeeded", "failed", "cancelled"):
+            return FINISHED
+        self._hold(False)
+        return None
+
+    def _hold(self, paused: bool) -> None:
+        self.num_events += paused != self.paused
+        self.paused = paused
+
     def retry(self) -> str | None:
         if self.state not in ("failed", "cancelled"):
             return NOT_RETRYABLE
         self.failures = 0
+        self.waits = False
         self._move("queued")
         return None
 
@@ -115,5 +139,7 @@ class ModelJob:
 
     def _move(self, state: str, num_artifacts: int = 0) -> None:
         self.state = state
+        if state not in ("queued", "running"):
+            self.paused = False
         self.num_events += 1 + num_artifacts
         self.num_artifacts += num_artifacts

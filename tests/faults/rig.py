@@ -20,7 +20,7 @@ from app.storage import Storage
 from tests.faults import processes
 from tests.faults.processes import Part
 from tests.faults.proxy import Proxy
-from tests.servers import Broker, Postgres, PostgresServer, free_port, postgres_server
+from tests.servers import Broker, Postgres, PostgresServer, embedded_postgres, free_port
 
 LEASE_SECONDS = 4.0
 QUICK = {
@@ -213,7 +213,7 @@ def parts_rig(
         )
         if on_sqlite:
             database_url = f"sqlite:///{folder / 'fewbytes.db'}"
-        server = stack.enter_context(postgres_server(free_port())) if database_url is None else None
+        server = stack.enter_context(embedded_postgres(tcp=True)) if database_url is None else None
         database = _own_database(server.url if server is not None else str(database_url), stack)
         broker = Broker(folder) if broker_url is None else None
         if broker is not None:

@@ -26,11 +26,11 @@ def told(sqlite_database: str, storage: Storage) -> str:
     """The id of a job that lost one attempt, was handed back by one, and succeeded."""
     with tenancy.transaction(tenants.DEFAULT) as session:
         job, _ = jobs.submit(session, kind="compress", spec={"name": "told"})
-    for outcome, counts in (("worker_lost", True), ("preempted", False)):
+    for outcome in ("worker_lost", "preempted"):
         claim = claimed(job.id)
         with transaction() as session:
             jobs.record(session, claim, events=[("log", {"level": "info", "message": "at work"})])
-            jobs.release(session, claim, outcome=outcome, counts=counts)
+            jobs.release(session, claim, outcome=outcome)
     claim = claimed(job.id)
     with storage.writer() as writer:
         writer.write(CONTENT)

@@ -146,7 +146,7 @@ def _commits(claim: jobs.Claim, file: jobs.NewArtifact) -> dict[str, Callable[[S
         "finish": lambda session: jobs.finish(session, claim, {"stages": []}, [file]),
         "finish_cancel": lambda session: jobs.finish_cancel(session, claim, None, [file]),
         "fail": lambda session: jobs.fail(session, claim, problem),
-        "release": lambda session: jobs.release(session, claim, outcome="preempted", counts=False),
+        "release": lambda session: jobs.release(session, claim, outcome="preempted"),
         "record": lambda session: jobs.record(session, claim, events=[("log", {"message": "boo"})]),
         "heartbeat": lambda session: jobs.heartbeat(session, claim),
     }
