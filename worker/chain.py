@@ -24,7 +24,7 @@ from models import Network
 from worker.messages import Line
 from worker.run import Run, Stopped, Teacher
 from worker.setting import Setting
-from worker.stage_zero import agreement
+from worker.stage_zero import against_teacher, agreement
 from worker.stages import Stages, write_whole
 from worker.training import snapshots
 
@@ -180,7 +180,9 @@ class Chain:
         measured = self.setting.measuring.measure(
             self.stages.path(number), outputs=self.setting.outputs, logits=logits
         )
-        measured["agreement"] = agreement(self.setting, torch.load(logits, weights_only=True))
+        answers = torch.load(logits, weights_only=True)
+        measured["agreement"] = agreement(self.setting, answers)
+        measured["against_teacher"] = against_teacher(self.setting, answers)
         return measured
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:

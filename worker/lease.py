@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """Renews the claim every min(lease / 4, 1) seconds and notices a cancel while it does.
+    """Renews the claim every min(lease / 4, 1) seconds and notices a cancel or a pause while it does.
 
-    `cancelling`: a cancel was asked. `lost`: another attempt counts now, or the database was away until the
+    `cancelling`, `pausing`: that was asked. `lost`: another attempt counts now, or the database was away until the
     lease must have lapsed: whoever holds this lease kills its child and writes nothing more.
     """
 
@@ -25,6 +25,7 @@ class Lease:
         self._ended = threading.Event()
         self._renewed_at = time.monotonic()
         self.cancelling = threading.Event()
+        self.pausing = threading.Event()
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease-{claim.job_id}", daemon=True)
 
@@ -58,3 +59,7 @@ class Lease:
             self._renewed_at = now
             if state == "cancelling":
                 self.cancelling.set()
+            if state == jobs.PAUSING:
+                self.pausing.set()
+            else:
+                self.pausing.clear()  # resumed before the child was asked to stop

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import tenancy
+from app import gpu, tenancy
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
@@ -95,13 +95,8 @@ def _seconds_left(session: Session, claim: Claim, deadline_seconds: float) -> fl
     return max(0.001, deadline_seconds - float(session.scalar(query) or 0.0))
 
 
-def has_gpu() -> bool:
-    """Whether a trainer here would compute on CUDA, as far as a process without torch can tell."""
-    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-
-
 def _trainer_limits(spec: JobSpec) -> dict[str, int]:
-    if spec.device != "cpu" and has_gpu():
+    if spec.device != "cpu" and gpu.present():
         return {"memory_bytes": 0}
     asked = settings().trainer_memory_bytes
     # A trainer that takes all there is ends as OUT_OF_MEMORY by its own limit; the kernel might end the worker instead.
@@ -129,6 +124,8 @@ def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:
         "kind": "soft_labels" if "soft_labels" in (teacher.report or {}) else "network",
         "path": _object(teacher.artifact_sha256),
         "sha256": teacher.artifact_sha256,
+        "file_sha256": teacher.file_sha256,
+        "tensors_sha256": teacher.tensors_sha256,
         "size_bytes": teacher.file_size_bytes,
         "declared_accuracy": teacher.spec.get("declared_accuracy"),
     }
@@ -142,6 +139,8 @@ def _data_of_job(session: Session, ident: str) -> dict[str, Any]:
         raise Problem(409, "DATASET_NOT_READY", f"Data set {ident} is {dataset.state}: register it again.")
     return {
         "id": ident,
+        "index_sha256": dataset.index_sha256,
+        "pack_sha256": dataset.pack_sha256,
         "index": _object(dataset.index_sha256),
         "pack": _object(dataset.pack_sha256) if dataset.pack_sha256 else None,
         "folder": _folder(dataset.spec["folder"]) if dataset.spec.get("folder") else None,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from worker.distillation.soft_labels import rows_for
-from worker.ensemble import score_ensemble
+from worker.ensemble import combined, score_ensemble
 from worker.run import TableTeacher
 from worker.setting import Setting
 from worker.stages import Stages, write_whole
@@ -38,6 +38,43 @@ def agreement(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[str, fl
             same_N = logits_NC.argmax(1) == teacher[split].argmax(1)
             shares[split] = same_N[is_known_N].double().mean().item()
     return shares
+
+
+def against_teacher(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[str, dict[str, int]]:
+    """How often only the teacher (or the ensemble) is right and only the network, by labelled split; over the images
+    that every teacher answers. Their difference is that of the accuracies, and they say how sure it is."""
+    members = [
+        torch.load(setting.teacher_logits(index), weights_only=True) for index in range(len(setting.teachers))
+    ]
+    found: dict[str, dict[str, int]] = {}
+    for split in setting.splits:
+        answers = [member[split] for member in members]
+        is_known_N = _is_known(answers)
+        if not bool(is_known_N.any()):
+            continue
+        labels_N = setting.data.labels(split)[is_known_N]
+        teacher_N = _answer_of(setting, [answer[is_known_N] for answer in answers]).argmax(1) == labels_N
+        network_N = logits[split][is_known_N].argmax(1) == labels_N
+        found[split] = {
+            "num_images": len(labels_N),
+            "num_only_teacher": int((teacher_N & ~network_N).sum()),
+            "num_only_network": int((network_N & ~teacher_N).sum()),
+        }
+    return found
+
+
+def _answer_of(setting: Setting, members_NC: list[torch.Tensor]) -> torch.Tensor:
+    return members_NC[0] if len(members_NC) == 1 else combined(members_NC, *_combination(setting))
+
+
+def _combination(setting: Setting) -> tuple[str, list[float] | None]:
+    """How several teachers become one: as in the first step that learns from them."""
+    first = next((step for step in setting.spec.steps if hasattr(step, "combine")), None)
+    return getattr(first, "combine", "mean_probability"), getattr(first, "weights", None)
+
+
+def _is_known(members_NC: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([~member.isnan().any(1) for member in members_NC]).all(0)
 
 
 def _teacher_record(setting: Setting, stages: Stages, index: int) -> dict[str, Any]:
@@ -88,7 +125,7 @@ def _score(
     members_NC: list[torch.Tensor], labels_N: torch.Tensor, combine: str, weights: list[float] | None
 ) -> dict[str, Any] | None:
     """On the images that every member answers; None where there is none."""
-    is_known_N = torch.stack([~m.isnan().any(1) for m in members_NC]).all(0)
+    is_known_N = _is_known(members_NC)
     if not bool(is_known_N.any()):
         return None
     return score_ensemble([m[is_known_N] for m in members_NC], labels_N[is_known_N], combine, weights)
@@ -108,8 +145,7 @@ def _compare_with_declared(setting: Setting, teacher: dict[str, Any], splits: di
 
 
 def _ensemble_record(setting: Setting, members: list[dict[str, Any]]) -> dict[str, Any]:
-    first = next((step for step in setting.spec.steps if hasattr(step, "combine")), None)
-    combine, weights = getattr(first, "combine", "mean_probability"), getattr(first, "weights", None)
+    combine, weights = _combination(setting)
     logits = [torch.load(setting.teacher_logits(index), weights_only=True) for index in range(len(members))]
     scores = {
         split: _score([member[split] for member in logits], setting.data.labels(split), combine, weights)

@@ -5,9 +5,10 @@ A trainer that was killed finds them again and goes on behind the last one.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from worker.whole_files import appears_whole
 
 
 class Stages:
@@ -44,9 +45,5 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
     Never in place: the next attempt of the job may share the file that had this name.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
+    with appears_whole(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -28,6 +28,7 @@ from worker import orders, verdicts, work_folder
 from worker.lease import Lease
 from worker.leash import BrokenLineError, Leash
 from worker.notebook import Notebook
+from worker.starting import WARM_SOCKET, spawn
 from worker.verdicts import Verb
 
 log = logging.getLogger(__name__)
@@ -108,12 +109,19 @@ class _Watch:
         self.kill_at = float("inf")
 
     def run(self) -> str:
-        leash = Leash(self.command, self.order, env=child_environment(self.order["num_threads"]))
+        leash = self._start()
         try:
             ended = self._follow(leash)
         finally:
             leash.kill()
         return self._conclude(ended)
+
+    def _start(self) -> Leash:
+        env = child_environment(self.order["num_threads"])
+        if self.claim.kind == "inspect":
+            # Strangers' files are opened in a process of their own, which holds no torch and knows of none that does.
+            return Leash(self.command, self.order, env=env | {WARM_SOCKET: ""}, start=spawn)
+        return Leash(self.command, self.order, env=env)
 
     def _follow(self, leash: Leash) -> _Exit:
         try:
@@ -167,6 +175,8 @@ class _Watch:
             return self.asked
         if time.monotonic() > self.deadline:
             return "deadline"
+        if self.lease.pausing.is_set():
+            return "pause"
         return "preempt" if self.preempt.is_set() else None
 
     def _conclude(self, ended: _Exit) -> str:

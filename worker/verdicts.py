@@ -11,10 +11,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import jobs, resources
+from app import gates, jobs, resources
 from app.errors import Problem
 from app.jobs import Claim, NewArtifact
 from app.storage import storage
+from worker.receipts import with_receipts
 
 Verb = Callable[[Session], None]
 
@@ -45,8 +46,16 @@ def finish(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
 
         return settled
     artifacts = _store_artifacts(order, last.get("artifacts", []))
-    result = _naming_the_artifact(last["result"], artifacts)
-    return lambda session: jobs.finish(session, claim, result, artifacts)
+    result = gates.judged(claim.spec, _naming_the_artifact(last["result"], artifacts))
+    missed = gates.warnings_of(result["gates"])
+
+    def finished(session: Session) -> None:
+        if missed:
+            lines = [("log", {"level": "warning", "message": message}) for message in missed]
+            jobs.record(session, claim, events=lines)
+        jobs.finish(session, claim, result, with_receipts(session, claim, order, last, artifacts))
+
+    return finished
 
 
 def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, detail: str) -> Verb:
@@ -60,7 +69,12 @@ def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, 
 
         return settled
     result, artifacts = _what_there_was(order, last)
-    return lambda session: jobs.finish_cancel(session, claim, result, artifacts, detail=detail)
+
+    def cancelled(session: Session) -> None:
+        kept = with_receipts(session, claim, order, last, artifacts)
+        jobs.finish_cancel(session, claim, result, kept, detail=detail)
+
+    return cancelled
 
 
 def fail(claim: Claim, problem: Problem) -> Verb:
@@ -78,9 +92,12 @@ def fail_late(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, deta
     """The job's time is over; what it had by then is kept."""
     result, artifacts = _what_there_was(order, last)
     problem = deadline_exceeded(order["asked_seconds"])
-    return lambda session: jobs.fail(
-        session, claim, problem, detail=detail, result=result, artifacts=artifacts
-    )
+
+    def failed(session: Session) -> None:
+        kept = with_receipts(session, claim, order, last, artifacts)
+        jobs.fail(session, claim, problem, detail=detail, result=result, artifacts=kept)
+
+    return failed
 
 
 def release(claim: Claim, *, outcome: str, detail: str) -> Verb:

@@ -5,19 +5,22 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
+import anyio
+import anyio.to_thread
 from celery.exceptions import CeleryError
 from fastapi import APIRouter, Request, Response
 from kombu.exceptions import KombuError, OperationalError
 from pydantic import BaseModel
 from redis.exceptions import RedisError
-from sqlalchemy import text
 
-from app import queue, reads, workers
+from app import outage, queue, reads, workers
 from app.api.content import content_response
 from app.api.context import CurrentCaller, CurrentSettings
-from app.api.views import Page, rfc3339
-from app.db import reading
+from app.api.threads import probing
+from app.api.views import Page
+from app.db import rfc3339
 from app.errors import Problem
+from app.settings import Settings
 
 router = APIRouter(tags=["service"])
 
@@ -44,18 +47,21 @@ _ROUTES = {
 
 
 class WorkerView(BaseModel):
-    """`job_id`: the job of yours that it works on now."""
+    """`memory_bytes`: what one of its jobs may need; null: it did not say. `trouble`: why it takes none just now.
+    `job_id`: the job of yours that it works on now."""
 
     id: str
     queues: list[str]
     device: str
+    memory_bytes: int | None
+    trouble: str | None
     started_at: str
     seen_at: str
     job_id: str | None
 
 
 class QueueView(BaseModel):
-    """`depth` jobs wait, the oldest for `oldest_wait_seconds`."""
+    """`depth` jobs wait, the oldest for `oldest_wait_seconds`; paused ones do not."""
 
     name: str
     depth: int
@@ -79,16 +85,21 @@ def root() -> dict[str, Any]:
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
-    """The process answers."""
+async def healthz() -> dict[str, str]:
+    """The process answers, whatever it waits for: this takes no thread, which a silent database could hold."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", response_model=Readiness)
-def readyz(settings: CurrentSettings) -> Readiness:
-    """503 when the database does not answer; the broker is only reported."""
-    with reading() as session:
-        session.execute(text("SELECT 1"))
+async def readyz(settings: CurrentSettings) -> Readiness:
+    """503 when the database does not answer, or has other tables than this version; the broker is only reported."""
+    # In a thread of its own kind: requests that wait for a silent database hold the others.
+    return await anyio.to_thread.run_sync(_readiness, settings, limiter=probing())
+
+
+def _readiness(settings: Settings) -> Readiness:
+    if found := outage.now():
+        raise outage.DatabaseAway(found)
     return Readiness(
         status="ready", database="ok", broker=_broker_state() if settings.broker_url else "not configured"
     )
@@ -114,6 +125,8 @@ def list_workers(caller: CurrentCaller) -> Page[WorkerView]:
                 id=worker.id,
                 queues=worker.queues,
                 device=worker.device,
+                memory_bytes=worker.memory_bytes,
+                trouble=worker.trouble,
                 started_at=rfc3339(worker.started_at),
                 seen_at=rfc3339(worker.seen_at),
                 job_id=worker.job_id if worker.job_id in own else None,

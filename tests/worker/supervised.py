@@ -25,6 +25,8 @@ def plain_order(claim: jobs.Claim) -> dict[str, Any]:
         "num_threads": 1,
         "deadline_seconds": deadline,
         "asked_seconds": deadline,
+        "teachers": [],
+        "data": {"id": "dst_1", "index_sha256": "0" * 64, "pack_sha256": None},
     }
 
 

@@ -32,7 +32,13 @@ def test_a_result_becomes_a_succeeded_job_with_its_artifact() -> None:
     assert (artifact.kind, artifact.size_bytes, artifact.metrics) == ("final", 9, {"accuracy": 1.0})
     done = job(job_id)
     assert done.state == "succeeded"
-    assert done.result == {"stages": [], "artifact": {"step": 1, "sha256": artifact.sha256, "size_bytes": 9}}
+    assert done.result == {
+        "stages": [],
+        "artifact": {"step": 1, "sha256": artifact.sha256, "size_bytes": 9},
+        "gates": [],
+        "passed": None,
+        "warnings": [],
+    }
     assert "stage" in [event.type for event in rows(Event, job_id)]
 
 
@@ -119,6 +125,39 @@ def test_cancel_ends_a_child_that_ignores_it_within_the_grace_and_two_seconds() 
     assert time.monotonic() - asked_at < settings().cancel_grace_seconds + 2
     assert job(job_id).state == "cancelled"
     wait_for(lambda: not any(map(is_alive, pids)), 2)
+
+
+def test_pause_hands_the_job_back_until_it_is_resumed() -> None:
+    """Within a second, without using up an attempt; then it goes on."""
+    job_id = submit("obey")
+    running = Running(job_id)
+    wait_for(lambda: job(job_id).phase == "waiting")
+    with db.transaction() as session:
+        jobs.pause(session, job_id)
+    asked_at = time.monotonic()
+    assert running.join() == "paused"
+    assert time.monotonic() - asked_at < 2.5
+    held = job(job_id)
+    assert (held.state, held.paused, held.failures) == ("queued", True, 0)
+    assert [attempt.outcome for attempt in rows(Attempt, job_id)] == ["paused"]
+    with db.transaction() as session:
+        assert jobs.claim(session, job_id, worker="test") is None
+        jobs.resume(session, job_id)
+    assert claim(job_id).attempt == 2
+
+
+def test_a_cancel_outranks_the_pause_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings(), "cancel_grace_seconds", 3.0)
+    job_id = submit("hang")
+    running = Running(job_id)
+    wait_for(lambda: job(job_id).phase == "hanging")
+    with db.transaction() as session:
+        jobs.pause(session, job_id)
+    time.sleep(1.5)  # the pause was seen, and the child has been asked to stop
+    with db.transaction() as session:
+        jobs.cancel(session, job_id)
+    assert running.join() == "cancelled"
+    assert (job(job_id).state, job(job_id).paused) == ("cancelled", False)
 
 
 def test_preempt_hands_the_job_back_without_using_up_an_attempt() -> None:
