@@ -1,5 +1,6 @@
 """The command `fewbytes`."""
 
+import logging
 import os
 import socket
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
+from app import cli_storage
 from app.cli_tenants import keys_app, tenants_app
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
@@ -18,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 app.add_typer(keys_app, name="keys")
 app.add_typer(tenants_app, name="tenants")
+app.command()(cli_storage.collect)
+app.command()(cli_storage.verify)
 
 
 @app.command()
@@ -53,17 +58,18 @@ def api(
     """Run the API alone."""
     import uvicorn
 
-    from app import logs
+    from app import logs, start
     from app.api import server
 
     end_with_stdin()
     config = settings()
-    if fd is None:
-        try:
-            refuse_open_door(host or config.host, config)
-        except CannotStartError as error:
-            _refuse(str(error))
     logs.configure(config.log_format, config.log_level)
+    try:
+        if fd is None:
+            refuse_open_door(host or config.host, config)
+        start.refuse_hopeless()
+    except CannotStartError as error:
+        _refuse(str(error))
     server.allow_many_files()
     running = uvicorn.Server(
         server.config(
@@ -94,11 +100,24 @@ def worker(
 
 
 @app.command(name="migrate")
-def migrate_database() -> None:
-    """Bring the database to this version's tables."""
-    from app import migrate
+def migrate_database(
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to try for while others use the tables all the time.")
+    ] = 300.0,
+) -> None:
+    """Bring the database to this version's tables. The service may run meanwhile."""
+    from app import migrate, outage
 
-    migrate.upgrade(settings().resolved_database_url)
+    logging.basicConfig(format="fewbytes: %(message)s", level=logging.WARNING)
+    try:
+        migrate.upgrade(settings().resolved_database_url, patience_seconds=patience)
+    except migrate.CannotMigrateError as error:
+        _refuse(str(error))
+    except (SQLAlchemyError, OSError) as error:
+        found = outage.explain(error)
+        if found is None:
+            raise
+        _refuse(found.sentence)
 
 
 def _refuse(message: str) -> None:

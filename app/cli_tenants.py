@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import audit, db, keys, migrate, quotas, resources, tenants
+from app import audit, db, keys, migrate, outage, quotas, resources, tenants
 from app.errors import Problem, not_found
 from app.settings import Settings, settings
 from app.tables import ApiKey, Tenant
@@ -157,8 +157,11 @@ def _database(data_dir: Path | None, *, make: bool = False) -> Iterator[Settings
         yield config
     except Problem as problem:
         _refuse(problem.detail)
-    except OperationalError as error:
-        _refuse(f"The database does not answer: {error.orig}")
+    except (SQLAlchemyError, OSError) as error:
+        found = outage.explain(error)
+        if found is None:
+            raise
+        _refuse(found.sentence)
     finally:
         db.close()
 

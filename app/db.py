@@ -14,19 +14,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Float, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
+from app import postgresql
 from app.settings import settings
 
-BUSY_SECONDS = 30.0
-"""How long SQLite waits for another writer. Transactions here last milliseconds, so more means a fault."""
+BUSY_SECONDS = 10.0
+"""How long SQLite waits for another writer. Transactions here last milliseconds, so more means a fault; a migration
+of 100,000 jobs takes less."""
 
 _engine: Engine | None = None
 _override: str | None = None
@@ -55,23 +59,25 @@ def engine() -> Engine:
     global _engine
     with _opening:
         if _engine is None:
-            _engine = connect(_override or settings().resolved_database_url)
+            _engine = connect(url())
         return _engine
 
 
-def connect(url: str) -> Engine:
-    """A new engine with our rules for this kind of database. Creates the folder of a SQLite file."""
-    parsed = _with_our_driver(make_url(url))
+def url() -> str:
+    """Where the process's database is."""
+    return _override or settings().resolved_database_url
+
+
+def connect(url: str, *, patient: bool = False) -> Engine:
+    """A new engine with our rules for this kind of database. Creates the folder of a SQLite file.
+
+    `patient`: a statement may take as long as it needs; otherwise no more than seconds (`app.postgresql`). Raises
+    UnknownDatabaseError.
+    """
+    parsed = _understood(url)
     if parsed.get_backend_name() == "sqlite":
         return _connect_sqlite(parsed)
-    return create_engine(
-        parsed,
-        json_serializer=dumps,
-        pool_size=10,
-        max_overflow=20,
-        pool_pre_ping=True,  # a restarted server costs one ping, not one failed request per pooled connection
-        connect_args={"connect_timeout": 10},
-    )
+    return postgresql.connect(parsed, patient=patient, json_serializer=dumps)
 
 
 @contextmanager
@@ -126,6 +132,11 @@ def db_now() -> ColumnElement[float]:
     return _Now()
 
 
+def rfc3339(seconds: float) -> str:
+    """A time of the database's clock as callers see it: UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -160,6 +171,20 @@ def _storable(value: Any) -> Any:
 def storable_text(text: str) -> str:
     """The text with NUL and lone surrogates replaced by U+FFFD."""
     return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class UnknownDatabaseError(ArgumentError):
+    """What was given is no URL, or that of some other database."""
+
+
+def _understood(url: str) -> URL:
+    try:
+        parsed = _with_our_driver(make_url(url))
+    except (ArgumentError, ValueError):  # without a cause: that would show the password
+        raise UnknownDatabaseError("no URL of a database") from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UnknownDatabaseError(f"{parsed.get_backend_name()} is no database that is understood here")
+    return parsed
 
 
 def _with_our_driver(url: URL) -> URL:

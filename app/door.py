@@ -3,9 +3,9 @@
 import ipaddress
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
-from app import db, keys
+from app import db, keys, outage
 from app.settings import Settings
 
 
@@ -14,7 +14,11 @@ class CannotStartError(Exception):
 
 
 def refuse_open_door(host: str, config: Settings) -> None:
-    """Raises CannotStartError for an address that other machines reach, while there is no access key in force."""
+    """Raises CannotStartError for an address that other machines reach, while there is no access key in force.
+
+    Without a database nobody knows. Then the door may open: until there is one it answers 503, and afterwards it
+    lets nobody from elsewhere in without a key (`app.api.access`).
+    """
     if _is_loopback(host) or config.allow_open or _has_key():
         return
     raise CannotStartError(
@@ -33,11 +37,17 @@ def _is_loopback(host: str) -> bool:
 
 
 def _has_key() -> bool:
+    """True also where the database, which is not there yet, may hold one."""
     try:
         # The database of an older version, or a new one, has no such table: there was never a key.
         if not inspect(db.engine()).has_table("api_keys"):
             return False
         with db.reading() as session:
             return keys.any_active(session)
-    except OperationalError as error:
-        raise CannotStartError(f"The database does not answer: {error.orig}.") from None
+    except SQLAlchemyError as error:
+        found = outage.explain(error)
+        if found is None:
+            raise
+        if not found.heals:
+            raise CannotStartError(found.sentence) from None
+        return True

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,7 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from app import gpu, migrate
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import gpu, migrate, outage
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_parent
 from app.settings import settings
@@ -36,6 +39,9 @@ _LAST_BACKOFF_SECONDS = 30.0
 _WELL_AFTER_SECONDS = 60.0
 _READY_WITHIN_SECONDS = 60.0
 _TICK_SECONDS = 0.1
+_LOOK_AGAIN_SECONDS = 0.5
+_MIGRATION_PATIENCE_SECONDS = 2.0
+_CARD_AGAIN_SECONDS = 5.0
 
 
 @dataclass
@@ -113,21 +119,33 @@ class _Service:
     url: str
     data_dir: Path
     processes: list[_Process] = field(default_factory=list)
+    card_is_late: bool = False
+    """Some process is not in it yet."""
+    write_at: float = 0.0
 
     def write_card(self) -> None:
         """`service.json`: where the service is, for scripts; whole at every moment."""
         pids = {process.name: process.popen.pid for process in self.processes if process.popen is not None}
         card = self.data_dir / "service.json"
         partial = card.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n"
-        )
-        partial.replace(card)
+        try:
+            partial.write_text(
+                json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n"
+            )
+            partial.replace(card)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def tend(self) -> None:
-        started = [process.tend() for process in self.processes]
-        if any(started):
-            self.write_card()
+        started = [process.tend() for process in self.processes]  # all of them, whichever comes first
+        self.card_is_late |= any(started)
+        if self.card_is_late and time.monotonic() >= self.write_at:
+            try:
+                self.write_card()
+                self.card_is_late = False
+            except OSError as error:  # a full disk, say: what runs goes on running
+                _say(f"service.json could not be written, trying again: {error.strerror}")
+                self.write_at = time.monotonic() + _CARD_AGAIN_SECONDS
 
     def end(self, grace_seconds: float) -> None:
         """Workers first, which save and hand back their jobs; the broker last, which they say goodbye to."""
@@ -145,7 +163,7 @@ class _Service:
 def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
     """Run the service until SIGINT or SIGTERM. Port 0 takes a free one. Raises CannotStartError."""
     data_dir = data_dir.resolve()
-    data_dir.mkdir(parents=True, exist_ok=True)
+    _make(data_dir)
     os.environ["FEWBYTES_DATA_DIR"] = str(data_dir)
     settings.cache_clear()
     refuse_open_door(host, settings())
@@ -159,8 +177,10 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
                 broker, environment["BROKER_URL"] = _broker(data_dir)
                 broker.start()
                 service.processes.append(broker)
-            migrate.upgrade(settings().resolved_database_url)
-            service.processes.append(_api(environment, listener))
+            api = _api(environment, listener)
+            _migrate(service, api, signals)
+            if api not in service.processes:
+                service.processes.append(api)
             _wait_until_ready(service, listener, signals)
             # Not before: on a small machine their start would double the time until the API answers.
             service.processes += _workers(environment, workers)
@@ -174,6 +194,45 @@ def up(*, data_dir: Path, host: str, port: int, workers: int) -> None:
         finally:
             service.end(settings().cancel_grace_seconds + 10)
             (data_dir / "service.json").unlink(missing_ok=True)
+
+
+def _make(data_dir: Path) -> None:
+    """The data folder. Raises CannotStartError where nothing can be written into it."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=data_dir).close()
+    except OSError as error:
+        detail = f"Cannot write into the data folder {data_dir}: {error.strerror}. Choose another --data-dir."
+        raise CannotStartError(detail) from None
+
+
+def _migrate(service: _Service, api: _Process, signals: "_Signals") -> None:
+    """Bring the database to our tables, as soon as it is there; until then the API says what it waits for.
+
+    Raises CannotStartError where waiting is vain.
+    """
+    logging.basicConfig(format="fewbytes: %(message)s", level=logging.WARNING)
+    while not signals.ended:
+        try:
+            # Not for long at a time: the API is tended meanwhile.
+            migrate.upgrade(settings().resolved_database_url, patience_seconds=_MIGRATION_PATIENCE_SECONDS)
+            return
+        except migrate.NewerTablesError as error:
+            raise CannotStartError(str(error)) from None
+        except migrate.CannotMigrateError as error:
+            _say(str(error))
+        except (SQLAlchemyError, OSError) as error:
+            found = outage.explain(error)
+            if found is None:
+                raise
+            if not found.heals:
+                raise CannotStartError(found.sentence) from None
+            if api not in service.processes:
+                _say(f"waiting: {found.sentence}")
+        if api not in service.processes:
+            service.processes.append(api)
+        service.tend()
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 class _Signals:

@@ -50,6 +50,13 @@ def not_found(kind: str, ident: str) -> Problem:
     return Problem(404, "NOT_FOUND", f"There is no {kind} {ident!r}. List them with GET /v1/{kind}s.")
 
 
-def database_unavailable() -> Problem:
-    detail = "The database does not answer. Nothing was changed: try again."
+def database_unavailable(*, other_tables: bool = False) -> Problem:
+    """`other_tables`: it answers, but has the tables of another version."""
+    detail = (
+        "The database has the tables of another version of this service. Its operator runs `fewbytes migrate`; "
+        "then try again."
+        if other_tables
+        else "The database does not answer. Try again: whether this request changed something is not known, and with "
+        "the same Idempotency-Key a job is made once."
+    )
     return Problem(503, "DATABASE_UNAVAILABLE", detail, retryable=True, headers={"Retry-After": "2"})

@@ -2,17 +2,16 @@
 
     queued ──claim──▶ running ──finish──▶ succeeded
        │                 │ ├────fail────▶ failed
-       │                 │ └──release──▶ queued        (handed back, crashed with tries left, or lease lapsed)
+       ├──reuse──▶ succeeded └─release──▶ queued     (handed back, or lost with tries left; else failed)
        └──cancel──┐      └──cancel──▶ cancelling ──finish_cancel──▶ cancelled
                   └───────────────────────────────────────────────▶ cancelled
 
 `paused` is a flag beside these states: nobody claims a job that has it, and a running one is handed back.
 
 Every function takes an open session inside `app.db.transaction()`; the caller commits by leaving that block.
+Every attempt ends with one of `OUTCOMES` and a sentence; `app.retries` says what follows from it.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,11 @@ from sqlalchemy import ColumnElement, false, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app import audit, quotas
-from app.db import db_now, new_id
+from app import audit, quotas, retries
+from app.canonical import fingerprint
+from app.db import db_now, new_id, storable_text
 from app.errors import Problem, not_found
+from app.retries import OUTCOMES
 from app.settings import settings
 from app.tables import (
     CANCELLED,
@@ -78,6 +79,7 @@ class NewArtifact:
     sha256: str
     size_bytes: int
     metrics: dict[str, Any]
+    receipt: dict[str, Any] | None = None
 
 
 def submit(
@@ -88,12 +90,14 @@ def submit(
     name: str | None = None,
     labels: dict[str, str] | None = None,
     idempotency_key: str | None = None,
+    result_key: str | None = None,
     estimated_macs: float | None = None,
 ) -> tuple[Job, bool]:
     """Insert a queued job (kind "compress" or "inspect") of the session's tenant.
 
-    What the spec says of `device`, `priority` and `memory_bytes` decides who claims it, and when; `estimated_macs`
-    (multiply-adds of all seeds) how long it is expected to take. The outbox rings.
+    `result_key`: equal for jobs that do the same work on the same bytes. What the spec says of `device`, `priority` and
+    `memory_bytes` decides who claims it, and when; `estimated_macs` (multiply-adds of all seeds) how long it is expected
+    to take. The outbox rings.
 
     Returns the job and whether it is a replay of the same idempotency key. Problem 422 IDEMPOTENCY_KEY_REUSED when the
     key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
@@ -115,6 +119,7 @@ def submit(
         "spec": spec,
         "fingerprint": fingerprint(spec),
         "idempotency_key": idempotency_key,
+        "result_key": result_key,
         "state": QUEUED,
         "last_seq": 1,
         "created_at": db_now(),
@@ -245,47 +250,91 @@ def finish(
 ) -> None:
     """running or cancelling → succeeded, with its artifacts in the same transaction. Raises Fenced.
 
+    `passed` of the result, whether it met the job's own limits, becomes the job's.
+
     A job that finished before it noticed the cancel has succeeded: its result is whole.
     """
     job = _held(session, claim)
-    _end_attempt(session, claim, SUCCEEDED)
-    _move(session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result)
+    _end_attempt(session, claim, SUCCEEDED, "The work was done to its end.")
+    _move(
+        session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result, passed=result.get("passed")
+    )
 
 
-def fail(session: Session, claim: Claim, problem: Problem, outcome: str = "failed") -> None:
-    """running or cancelling → failed with the problem as `error`. Raises Fenced."""
-    job = _held(session, claim)
-    _end_attempt(session, claim, outcome)
-    _move(session, job, FAILED, outcome, error=problem.body())
+def reuse(session: Session, job: Job, result: dict[str, Any], artifacts: Sequence[NewArtifact]) -> None:
+    """queued → succeeded, with the result and the files of another job: no worker has seen this one.
+
+    In the transaction that submitted the job, so nobody has claimed it.
+    """
+    assert job.state == QUEUED, job.state
+    _move(session, job, SUCCEEDED, "reused", artifacts=artifacts, result=result, passed=result.get("passed"))
 
 
-def release(session: Session, claim: Claim, *, outcome: str, counts: bool) -> str:
-    """running → queued (ring again now); cancelling → cancelled. Returns the new state. Raises Fenced.
+def fail(
+    session: Session,
+    claim: Claim,
+    problem: Problem,
+    *,
+    outcome: str | None = None,
+    detail: str | None = None,
+    result: dict[str, Any] | None = None,
+    artifacts: Sequence[NewArtifact] = (),
+) -> None:
+    """running or cancelling → failed with the problem as `error`. Raises Fenced.
 
-    `counts`: the attempt was lost (crash), so failures + 1; at `max_failures` the job fails instead, with
-    code WORKER_LOST.
+    `outcome` and `detail` of the attempt are the problem's where they are not given. `result` and `artifacts`: what
+    there was by then, in the same transaction.
     """
     job = _held(session, claim)
-    _end_attempt(session, claim, outcome)
-    failures = job.failures + (1 if counts else 0)
+    outcome = outcome or retries.outcome_of(problem)
+    _end_attempt(session, claim, outcome, detail or problem.detail)
+    changes: dict[str, Any] = {"error": problem.body()}
+    if result is not None:
+        changes["result"] = result
+    _move(session, job, FAILED, outcome, artifacts=artifacts, **changes)
+
+
+def release(session: Session, claim: Claim, *, outcome: str, detail: str | None = None) -> str:
+    """running → queued, or failed when attempts were lost too often; cancelling → cancelled. Returns the new state.
+
+    `outcome`: one of `retries.HANDED_BACK` or `retries.LOST`; `detail`: how it ended, in a sentence. Raises Fenced.
+    """
+    job = _held(session, claim)
+    _end_attempt(session, claim, outcome, detail)
+    decision = retries.decide(
+        outcome,
+        failures=job.failures,
+        max_failures=settings().max_failures,
+        pause_seconds=settings().retry_pause_seconds,
+        reasons=_losses(session, claim, job.failures + 1) if outcome in retries.LOST else (),
+    )
     if job.state == CANCELLING:
-        _move(session, job, CANCELLED, outcome, failures=failures)
+        _move(session, job, CANCELLED, outcome, failures=decision.failures)
         return CANCELLED
-    if counts and failures >= settings().max_failures:
-        _move(session, job, FAILED, outcome, failures=failures, error=_worker_lost(failures, outcome).body())
+    if decision.error is not None:
+        error = decision.error.body()
+        _move(session, job, FAILED, outcome, failures=decision.failures, error=error)
         return FAILED
-    _move(session, job, QUEUED, outcome, failures=failures, dispatched_at=None)
+    pause = decision.after_seconds
+    next_attempt_at = db_now() + pause if pause else None
+    again: dict[str, Any] = {"dispatched_at": None, "next_attempt_at": next_attempt_at}
+    _move(session, job, QUEUED, outcome, failures=decision.failures, **again)
     return QUEUED
 
 
 def finish_cancel(
-    session: Session, claim: Claim, result: dict[str, Any] | None, artifacts: Sequence[NewArtifact] = ()
+    session: Session,
+    claim: Claim,
+    result: dict[str, Any] | None,
+    artifacts: Sequence[NewArtifact] = (),
+    *,
+    detail: str | None = None,
 ) -> None:
     """cancelling → cancelled, with the best student so far if there was one. Raises Fenced."""
     job = _held(session, claim)
     if job.state != CANCELLING:
         raise _fenced(claim)
-    _end_attempt(session, claim, CANCELLED)
+    _end_attempt(session, claim, CANCELLED, detail)
     _move(session, job, CANCELLED, "cancelled", artifacts=artifacts, result=result)
 
 
@@ -368,6 +417,8 @@ def retry(session: Session, job_id: str) -> Job:
         "retry",
         failures=0,
         dispatched_at=None,
+        next_attempt_at=None,
+        started_at=None,  # a deadline counts from it: the job has its time anew
         finished_at=None,
         result=None,
         error=None,
@@ -416,18 +467,18 @@ def sweep(session: Session, limit: int = 200) -> int:
 
     Returns how many. Rows that another sweeper or their own worker holds just now are skipped.
     """
-    lapsed = select(Job).where(*_lapsed()).order_by(Job.id).limit(limit).with_for_update(skip_locked=True)
-    jobs = session.scalars(lapsed, execution_options=_FRESH).all()
-    for job in jobs:
-        lost = Claim(job.id, job.attempt, job.kind, job.spec, job.lease_owner or "")
-        release(session, lost, outcome="worker_lost", counts=True)
-    return len(jobs)
-
-
-def fingerprint(spec: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON: keys sorted, no spaces. The order of keys makes no difference."""
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    overdue_seconds = (db_now() - Job.lease_until).label("overdue_seconds")
+    lapsed = select(Job, overdue_seconds).where(*_lapsed()).order_by(Job.id).limit(limit)
+    lapsed = lapsed.with_for_update(skip_locked=True)
+    rows = session.execute(lapsed, execution_options=_FRESH).all()
+    for job, overdue in rows:
+        owner = job.lease_owner or ""
+        silent = settings().lease_seconds + overdue
+        lost = Claim(job.id, job.attempt, job.kind, job.spec, owner)
+        release(
+            session, lost, outcome="worker_lost", detail=f"The worker {owner} was silent for {silent:.0f} s."
+        )
+    return len(rows)
 
 
 # Rows are changed by statements, then read back; the session's own copies are never trusted.
@@ -509,13 +560,24 @@ def _move(
     _append(session, job.id, job.last_seq + 1, events)
 
 
-def _end_attempt(session: Session, claim: Claim, outcome: str) -> None:
+def _end_attempt(session: Session, claim: Claim, outcome: str, detail: str | None) -> None:
+    assert outcome in OUTCOMES, outcome
+    detail = storable_text(detail) if detail is not None else None
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == claim.job_id, Attempt.n == claim.attempt)
-        .values(ended_at=db_now(), outcome=outcome),
+        .values(ended_at=db_now(), outcome=outcome, detail=detail),
         execution_options=_NO_SYNC,
     )
+
+
+def _losses(session: Session, claim: Claim, num_attempts: int) -> list[str]:
+    """How the last lost attempts ended, in order; as many as are counted since the job was queued by its owner."""
+    lost = select(Attempt.n, Attempt.outcome, Attempt.detail).where(
+        Attempt.job_id == claim.job_id, Attempt.outcome.in_(retries.LOST)
+    )
+    rows = session.execute(lost.order_by(Attempt.n.desc()).limit(num_attempts)).all()
+    return [detail or f"It ended as {outcome}." for _, outcome, detail in reversed(rows)]
 
 
 def _append(
@@ -566,16 +628,6 @@ def _replayed(session: Session, row: dict[str, Any]) -> Job:
             "Send the same body again, or use a new key.",
         )
     return job
-
-
-def _worker_lost(failures: int, outcome: str) -> Problem:
-    return Problem(
-        500,
-        "WORKER_LOST",
-        f"The job was lost {failures} times while it ran, the last time as {outcome}. "
-        "Often it needs more memory than the worker has: try a smaller batch_size, then POST …/retry.",
-        retryable=True,
-    )
 
 
 def _insert(session: Session, table: type[Any]) -> Any:

@@ -13,13 +13,16 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import jobs, queue
+from app import duties, jobs, queue
 from app.db import reading, transaction
+from app.settings import settings
 
 log = logging.getLogger(__name__)
 
 RING_SECONDS = 0.5
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
+# How long a sweeper that died is waited for. Its next look may be a round later.
+SWEEPER_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 5.0
 
 
@@ -27,8 +30,9 @@ class Outbox:
     """`start` it once per process. It outlives a dead database or broker: it logs, waits, and tries again."""
 
     def __init__(self) -> None:
+        self._owner = duties.new_owner()
         self._duties = [
-            _Duty("sweep", sweep, every_seconds=SWEEP_SECONDS),
+            _Duty("sweep", self._sweep, every_seconds=SWEEP_SECONDS),
             _Duty("ring", ring, every_seconds=RING_SECONDS),
         ]
         self._something_to_do = threading.Event()
@@ -57,6 +61,18 @@ class Outbox:
                 self._something_to_do.clear()
                 for duty in self._duties:
                     duty.hurry()
+        self._give_up()
+
+    def _sweep(self) -> None:
+        if sweep(self._owner):
+            self.wake()  # what was mended waits for a worker now
+
+    def _give_up(self) -> None:
+        try:
+            with transaction() as session:
+                duties.give_up(session, self._owner)
+        except SQLAlchemyError as error:  # the others wait until its time is over
+            log.info("outbox: the duties were not given up: %s", str(error).splitlines()[0])
 
 
 class _Duty:
@@ -90,7 +106,8 @@ class _Duty:
         self._failures += 1
         pause = min(self._every_seconds * 2 ** min(self._failures, 10), LONGEST_PAUSE_SECONDS)
         self.due_at = time.monotonic() + pause
-        log.warning("outbox: %s failed, again in %.1f s: %s", self._name, pause, why.splitlines()[0])
+        if self._failures == 1:  # of the others, the end is told
+            log.warning("outbox: %s failed, trying again until it works: %s", self._name, why.splitlines()[0])
 
     def _succeeded(self) -> None:
         if self._failures:
@@ -116,8 +133,18 @@ def ring() -> int:
     return len(sent)
 
 
-def sweep() -> int:
-    """Mend what lost its worker; how many. Takes the write lock only when there is something."""
+def sweep(owner: str) -> int:
+    """Mend what lost its worker, if this is the owner's duty; how many.
+
+    Takes the write lock only to renew the duty, and when there is something to mend.
+    """
+    with reading() as session:
+        if duties.is_anothers(session, "sweep", owner):
+            return 0
+    with transaction() as session:
+        # Shorter than half a lease: a worker that swept too is no longer waited for when its job's lease ends.
+        if not duties.hold(session, "sweep", owner, min(SWEEPER_SECONDS, settings().lease_seconds / 2)):
+            return 0
     with reading() as session:
         if not jobs.has_lapsed(session):
             return 0

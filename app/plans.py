@@ -10,6 +10,7 @@ from app.classes import TeacherClasses, align
 from app.costs import check_job, job_macs
 from app.errors import Problem
 from app.estimates import estimates
+from app.reuse import result_key
 from app.settings import settings
 from app.spec.job import JobSpec
 from app.spec.networks import Preprocessing, Student, scaled_preprocessing
@@ -36,6 +37,8 @@ class Plan:
     limits: dict[str, Any]
     """What this service allows one job: `macs` of all steps and seeds together, `seconds`; null: no limit."""
     warnings: list[str]
+    result_key: str
+    """Equal for jobs that would leave the same result."""
 
 
 def resolve(session: Session, spec: JobSpec) -> Plan:
@@ -71,6 +74,7 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
         estimated_macs=job_macs(spec, costs),
         limits={"macs": settings().max_job_macs or None, "seconds": settings().max_job_seconds},
         warnings=_warnings(spec, known, dataset),
+        result_key=result_key(spec, known, dataset),
     )
 
 

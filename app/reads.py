@@ -53,12 +53,19 @@ def snapshot(session: Session, job_id: str) -> Snapshot:
 
 
 def job_filters(
-    state: str | None, labels: dict[str, str], created_after: float | None, paused: bool | None = None
+    state: str | None,
+    labels: dict[str, str],
+    created_after: float | None,
+    *,
+    passed: bool | None = None,
+    paused: bool | None = None,
 ) -> list[ColumnElement[bool]]:
     """Conditions for a list of jobs that compress; inspections belong to their teacher or data set."""
     where: list[ColumnElement[bool]] = [Job.kind == "compress"]
     if state is not None:
         where.append(Job.state == state)
+    if passed is not None:
+        where.append(Job.passed.is_(passed))
     if paused is not None:
         where.append(Job.paused == paused)
     if created_after is not None:

@@ -89,6 +89,11 @@ class Settings(BaseSettings):
         "INFO", description="DEBUG: every request; INFO: those refused or slow."
     )
     num_threads: int = Field(0, ge=0, description="Torch threads of one trainer; 0: one per core.")
+    warm_start: bool = Field(
+        True,
+        description="Beside each worker a process with PyTorch imported, of which trainers are forked: they start in a "
+        "moment, for half a gigabyte of memory.",
+    )
     inspection_memory_bytes: int = Field(
         16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
     )

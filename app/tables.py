@@ -304,7 +304,7 @@ class Metric(OfJob, Base):
 
 
 class Artifact(Owned, Base):
-    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled job had,
+    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled or late job had,
     `export` the answer in another format; a step's attachments have kinds of their own."""
 
     __tablename__ = "artifacts"

@@ -82,53 +82,141 @@ class Postgres:
 @contextmanager
 def embedded_postgres_url() -> Iterator[str]:
     """A PostgreSQL server of our own on a Unix socket, gone with all its data on leaving."""
+    with embedded_postgres() as server:
+        yield server.url
+
+
+@contextmanager
+def embedded_postgres(*, tcp: bool = False, start: bool = True) -> Iterator["PostgresServer"]:
+    """A PostgreSQL server of our own that a test may kill and freeze, gone with all its data on leaving."""
     # Not pytest's folder: only its owner may enter that, and PostgreSQL refuses to run as root.
     with tempfile.TemporaryDirectory(prefix="fewbytes-pg-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+        server = PostgresServer(Path(name), tcp=tcp)
+        try:
+            if start:
+                server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+class PostgresServer:
+    """`url`: its database "postgres", with a role that may do everything. No password is asked."""
+
+    def __init__(self, folder: Path, *, tcp: bool = False) -> None:
         folder.chmod(0o755)
-        account = _unprivileged_account()
-        binaries = _reachable_binaries(folder, account)
-        data = folder / "data"
-        data.mkdir(mode=0o700)
-        if account:
-            shutil.chown(data, account["user"], account["group"])
+        self._account = _unprivileged_account()
+        self._binaries = _reachable_binaries(folder, self._account)
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.data = folder / "data"
+        self.data.mkdir(mode=0o700)
+        if self._account:
+            shutil.chown(self.data, self._account["user"], self._account["group"])
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"],
+            [
+                self._binaries / "initdb",
+                *("-D", self.data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "-N"),
+            ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",
-            **account,
+            **self._account,
         )
+        self._port = free_port() if tcp else None
+        where = f"127.0.0.1:{self._port}/postgres" if tcp else f"/postgres?host={self.data}"
+        self.url = f"postgresql://postgres@{where}"
+
+    @property
+    def pid(self) -> int:
+        """Of the first of its processes."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def url_of(self, database: str) -> str:
+        return make_url(self.url).set(database=database).render_as_string(hide_password=False)
+
+    def start(self, **settings: object) -> None:
+        """Until it answers. `settings` are PostgreSQL's own."""
         settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": data,
+            "listen_addresses": "127.0.0.1" if self._port else "",
+            "port": self._port or 5432,
+            "unix_socket_directories": self.data,
             "max_connections": 200,
             # The data need not outlive the tests; with little WAL a new database takes 0.06 s, not 0.6 s.
             "fsync": "off",
             "full_page_writes": "off",
             "wal_level": "minimal",
             "max_wal_senders": 0,
-        }
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    binaries / "postgres",
-                    "-D",
-                    data,
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                ],
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                **account,
-            )
-        try:
-            url = f"postgresql://postgres@/postgres?host={data}"
-            _wait_for_postgres(url, server, folder / "log")
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)  # fast shutdown: disconnects whoever is left
-            server.wait(30)
+        } | settings
+        log = self._folder / "log"
+        give_up = time.monotonic() + 30
+        while True:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [
+                        self._binaries / "postgres",
+                        "-D",
+                        self.data,
+                        *(f"--{name}={value}" for name, value in settings.items()),
+                    ],
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    start_new_session=True,
+                    **self._account,
+                )
+            if _answers(self.url, self._process, give_up):
+                return
+            # It refuses as long as a process of a killed one lives, some milliseconds.
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """In order: it disconnects whoever is left and writes down what it has."""
+        if self._process is not None and self.is_alive:
+            self.thaw()
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, all of it: what it wrote is what it has."""
+        assert self._process is not None
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
+        self._process.wait(30)
+        self._process = None
+
+    def freeze(self) -> None:
+        """Its kernel still accepts connections and acknowledges packets; it answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def ask_for_a_password(self, role: str) -> None:
+        """From now on `role` must give one over TCP."""
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host all {role} all scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._pids():
+            os.kill(pid, number)
+
+    def _pids(self) -> list[int]:
+        """Each connection has a process, and a session, of its own."""
+        assert self._process is not None
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [parent, *map(int, children)]
 
 
 def _unprivileged_account() -> dict[str, Any]:
@@ -154,15 +242,15 @@ def _reachable_binaries(folder: Path, account: dict[str, Any]) -> Path:
     return installed / "bin"
 
 
-def _wait_for_postgres(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + 30
+def _answers(url: str, server: subprocess.Popen[bytes], give_up: float) -> bool:
+    """Whether the server came up; False as soon as it has ended, or it is too late."""
     while True:
         try:
             psycopg.connect(url).close()
-            return
+            return True
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
+                return False
             time.sleep(0.02)
 
 
@@ -172,12 +260,23 @@ class Broker:
     def __init__(self, folder: Path, *, unix_socket: bool = False) -> None:
         self._folder = folder
         self._socket = folder / "valkey.sock" if unix_socket else None
-        self._port = 0 if unix_socket else _free_port()
+        self._port = 0 if unix_socket else free_port()
         self.start()
 
     @property
     def url(self) -> str:
         return f"redis+socket://{self._socket}" if self._socket else f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._server._process is not None, "it does not run"
+        pid: int = self._server._process.pid
+        return pid
+
+    @property
+    def is_alive(self) -> bool:
+        process = self._server._process
+        return process is not None and process.poll() is None
 
     def client(self) -> "redis.Redis":
         if self._socket:
@@ -204,7 +303,7 @@ class Broker:
             self._server._process.send_signal(number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

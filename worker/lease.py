@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
 from app.db import transaction
@@ -47,7 +47,7 @@ class Lease:
             except jobs.Fenced:
                 self.lost.set()
                 return
-            except DBAPIError as error:
+            except SQLAlchemyError as error:  # a pool's timeout as well: without this thread the job is lost
                 if time.monotonic() - self._renewed_at > settings().lease_seconds:
                     log.error(
                         "%s: no heartbeat for a whole lease, giving the job up: %s", self._claim.job_id, error

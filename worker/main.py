@@ -21,16 +21,18 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from sqlalchemy.exc import DBAPIError
 
-from app import gpu, logs, workers
+from app import gpu, logs, start, workers
 from app.db import transaction
+from app.door import CannotStartError
 from app.outbox import Outbox
 from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
 from app.schedule import Offer
 from app.settings import settings
-from worker import supervisor
+from worker import room, supervisor
 from worker.hands import Hands
-from worker.orders import machine_bytes, num_cores
+from worker.orders import machine_bytes, num_cores, num_threads
+from worker.warm_parent import WarmParent
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +111,12 @@ def main(arguments: list[str] | None = None) -> None:
     queues = _queues(arguments)
     # Celery would put handlers of its own in their place.
     signals.setup_logging.connect(_keep_our_logging, weak=False)
+    _wait_for_database()
     offered = offer(queues)
-    hands = Hands(offered, supervisor.run, ending=supervisor.PREEMPT)
+    hands = Hands(offered, supervisor.run, ending=supervisor.PREEMPT, trouble=room.trouble)
     celery, presence, outbox = celery_app(), Presence(offered, hands), Outbox()
     add_task(celery, hands)
+    warm = WarmParent(supervisor.child_environment(num_threads(None)))
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it
     # may do.
     signals.worker_shutting_down.connect(_preempt, weak=False)
@@ -120,6 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _end_early)
     presence.start()
     outbox.start()
+    if settings().warm_start and set(queues) != {"inspect"}:  # inspections must not have torch
+        warm.start()
     hands.start()
     try:
         celery.worker_main(_celery_arguments(queues))
@@ -127,6 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         # However Celery ended, the running job is saved and handed back before this process is gone.
         _preempt()
         hands.stop()
+        warm.stop()
         outbox.stop()
         presence.stop()
 
@@ -146,6 +153,22 @@ def _queues(arguments: list[str] | None) -> list[str]:
         if asked is not None:
             log.warning("this machine has no GPU: jobs of the queue gpu are left to others")
     return queues
+
+
+def _wait_for_database() -> None:
+    """Before anything else: a worker without a database takes no job. Ends the process where waiting is vain."""
+    ending = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    try:
+        if not settings().broker_url:
+            raise CannotStartError("There is no broker: set BROKER_URL, or start with `fewbytes up`.")
+        if not start.wait_for_database(ending):
+            sys.exit(0)
+    except CannotStartError as error:
+        sys.stderr.write(f"fewbytes worker: {error}\n")
+        sys.exit(2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _keep_our_logging(**_: Any) -> None:

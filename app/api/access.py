@@ -10,7 +10,7 @@ import logging
 import re
 from urllib.parse import urlsplit
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +19,7 @@ from app import keys
 from app.api.buckets import Buckets
 from app.api.keyring import Keyring, Opened
 from app.errors import Problem, database_unavailable
+from app.outage import explain, say
 from app.settings import Settings
 from app.tenancy import Caller
 from app.tenants import DEFAULT, Limits
@@ -54,9 +55,12 @@ class Access:
             except Problem as problem:
                 _say(request, problem)
                 raise
-            except OperationalError as error:
-                log.error("the database does not answer: %s", error)
-                raise database_unavailable() from None
+            except SQLAlchemyError as error:
+                outage = await run_in_threadpool(explain, error)
+                if outage is None:
+                    raise
+                say(outage)
+                raise database_unavailable(other_tables=outage.other_tables) from None
         await self.app(scope, receive, send)
 
     async def _caller(self, request: Request) -> Caller:

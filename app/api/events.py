@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -17,7 +18,9 @@ from app import reads
 from app.api.context import CurrentCaller
 from app.api.jobs import JobId
 from app.api.parameters import PageSize
-from app.api.views import EventView, MetricView, Page, event_view, metric_view, rfc3339
+from app.api.views import EventView, MetricView, Page, event_view, metric_view
+from app.db import rfc3339
+from app.outage import explain
 from app.tables import TERMINAL, Event
 from app.tenancy import Caller
 
@@ -90,7 +93,12 @@ async def _stream(caller: Caller, job_id: str, after: int) -> AsyncIterator[byte
     spoke = time.monotonic()
     yield b": follow me\n\n"
     while not ended:
-        events, ended = await run_in_threadpool(_read, caller, job_id, after, _BATCH)
+        try:
+            events, ended = await run_in_threadpool(_read, caller, job_id, after, _BATCH)
+        except SQLAlchemyError as error:
+            if await run_in_threadpool(explain, error) is None:
+                raise
+            events = []  # whoever follows has had its answer's head: it waits with us until the database is back
         for event in events:
             after = event.seq
             data = json.dumps({"at": rfc3339(event.at), **event.data}, allow_nan=False)

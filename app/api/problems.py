@@ -9,13 +9,16 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app import disk
 from app.api.headers import protect
 from app.errors import Problem, database_unavailable
+from app.outage import DatabaseAway, explain, say
 from app.spec.networks import Preprocessing, Student
 from app.spec.steps import STEPS
 
@@ -67,7 +70,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(DatabaseAway, _database)
+    app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -175,8 +180,20 @@ def _allowed(request: Request) -> list[str]:
 
 
 async def _database(request: Request, exc: Exception) -> Response:
-    log.error("request %s: the database does not answer: %s", request.state.request_id, exc)
-    return problem_response(request, database_unavailable())
+    # In a thread: where a table or column is missing it asks the database for its version.
+    outage = await run_in_threadpool(explain, exc)
+    if outage is None:
+        raise exc  # a fault of ours
+    say(outage)
+    return problem_response(request, database_unavailable(other_tables=outage.other_tables))
+
+
+async def _disk(request: Request, exc: Exception) -> Response:
+    """Wherever it is met: a disk that is full or broken is the operator's to mend, and the request may come again."""
+    if not disk.has_failed(exc):
+        raise exc
+    log.error("request %s: the disk fails: %s", request.state.request_id, exc)
+    return problem_response(request, disk.failed(exc))
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

@@ -5,19 +5,22 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
+import anyio
+import anyio.to_thread
 from celery.exceptions import CeleryError
 from fastapi import APIRouter, Request, Response
 from kombu.exceptions import KombuError, OperationalError
 from pydantic import BaseModel
 from redis.exceptions import RedisError
-from sqlalchemy import text
 
-from app import queue, reads, workers
+from app import outage, queue, reads, workers
 from app.api.content import content_response
 from app.api.context import CurrentCaller, CurrentSettings
-from app.api.views import Page, rfc3339
-from app.db import reading
+from app.api.threads import probing
+from app.api.views import Page
+from app.db import rfc3339
 from app.errors import Problem
+from app.settings import Settings
 
 router = APIRouter(tags=["service"])
 
@@ -82,16 +85,21 @@ def root() -> dict[str, Any]:
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
-    """The process answers."""
+async def healthz() -> dict[str, str]:
+    """The process answers, whatever it waits for: this takes no thread, which a silent database could hold."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", response_model=Readiness)
-def readyz(settings: CurrentSettings) -> Readiness:
-    """503 when the database does not answer; the broker is only reported."""
-    with reading() as session:
-        session.execute(text("SELECT 1"))
+async def readyz(settings: CurrentSettings) -> Readiness:
+    """503 when the database does not answer, or has other tables than this version; the broker is only reported."""
+    # In a thread of its own kind: requests that wait for a silent database hold the others.
+    return await anyio.to_thread.run_sync(_readiness, settings, limiter=probing())
+
+
+def _readiness(settings: Settings) -> Readiness:
+    if found := outage.now():
+        raise outage.DatabaseAway(found)
     return Readiness(
         status="ready", database="ok", broker=_broker_state() if settings.broker_url else "not configured"
     )

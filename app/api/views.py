@@ -1,12 +1,12 @@
 """What callers see of the tables, in one style: snake_case, RFC 3339 UTC, units in the names."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from app import tables
+from app.db import rfc3339
 from app.places import Place, Reason
 
 T = TypeVar("T")
@@ -94,21 +94,28 @@ class QueuePlace(BaseModel):
 
 
 class AttemptView(BaseModel):
+    """`outcome`: succeeded, cancelled, paused, preempted, worker_lost, trainer_lost, out_of_memory, disk_full, deadline,
+    user_error, service_error; null while it runs. `detail`: how it ended, in a sentence."""
+
     n: int
     worker: str
     device: str | None
     started_at: str
     ended_at: str | None
     outcome: str | None
+    detail: str | None
 
 
 class JobSummary(BaseModel):
+    """`passed`: whether the result met all gates of the job; null when it set none, or has no result."""
+
     id: str
     kind: str
     name: str | None
     labels: dict[str, str]
     state: str
     paused: bool
+    passed: bool | None
     phase: str | None
     progress: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -120,11 +127,15 @@ class JobSummary(BaseModel):
 
 
 class JobView(JobSummary):
-    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is."""
+    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is.
+
+    `result_key`: equal for jobs that do the same work on the same bytes; null for an inspection.
+    """
 
     queue: QueuePlace | None
     attempts: list[AttemptView]
     spec: dict[str, Any]
+    result_key: str | None
     result: dict[str, Any] | None
 
 
@@ -141,6 +152,7 @@ class PlanView(BaseModel):
     estimated_macs: float | None
     limits: dict[str, Any]
     warnings: list[str]
+    result_key: str
 
 
 class EventView(BaseModel):
@@ -167,8 +179,8 @@ class MetricView(BaseModel):
 
 
 class ArtifactView(BaseModel):
-    """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a cancelled job), export (the answer in
-    another format), or what a step calls a file that it offers beside its network."""
+    """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a job that was cancelled, or late), export (the
+    answer in another format), or what a step calls a file that it offers beside its network."""
 
     id: str
     job_id: str
@@ -182,8 +194,20 @@ class ArtifactView(BaseModel):
     links: dict[str, str]
 
 
-def rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class CheckView(BaseModel):
+    """`found` is null when the bytes are gone."""
+
+    what: str
+    claimed: int | str
+    found: int | str | None
+    ok: bool
+
+
+class VerdictView(BaseModel):
+    """`ok`: every check is."""
+
+    ok: bool
+    checks: list[CheckView]
 
 
 def maybe_rfc3339(seconds: float | None) -> str | None:
@@ -235,6 +259,7 @@ def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], place: Place |
         queue=QueuePlace(**vars(place)) if place is not None else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         spec=job.spec,
+        result_key=job.result_key,
         result=job.result,
     )
 
@@ -249,6 +274,7 @@ def _job_fields(job: tables.Job) -> dict[str, Any]:
         "labels": job.labels,
         "state": job.state,
         "paused": job.paused,
+        "passed": job.passed,
         "phase": job.phase,
         "progress": job.progress,
         "error": job.error,
@@ -268,6 +294,7 @@ def attempt_view(attempt: tables.Attempt) -> AttemptView:
         started_at=rfc3339(attempt.started_at),
         ended_at=maybe_rfc3339(attempt.ended_at),
         outcome=attempt.outcome,
+        detail=attempt.detail,
     )
 
 
@@ -290,7 +317,8 @@ def metric_view(metric: tables.Metric, first_seed: int) -> MetricView:
 
 def artifact_view(artifact: tables.Artifact) -> ArtifactView:
     path = f"/v1/artifacts/{artifact.id}"
-    links = {"self": path, "content": f"{path}/content", "job": f"/v1/jobs/{artifact.job_id}"}
+    links = {"self": path, "content": f"{path}/content", "receipt": f"{path}/receipt"}
+    links |= {"job": f"/v1/jobs/{artifact.job_id}"}
     return ArtifactView(
         **_columns(artifact, ArtifactView), created_at=rfc3339(artifact.created_at), links=links
     )

@@ -407,3 +407,21 @@ def test_a_plan_warns(sqlite_service: Service) -> None:
         "The data set has no val split",
         "steps[0] trains on test",
     ]
+
+
+def test_an_ended_job_can_be_deleted_and_what_it_shared_stays(service: Service) -> None:
+    """409 before its end, 404 afterwards; the answer of another job with the same bytes is still served."""
+    spec = service.job_spec()
+    first, second = (service.client.post("/v1/jobs", json=spec).json()["id"] for _ in range(2))
+    early = service.client.delete(f"/v1/jobs/{first}")
+    assert (early.status_code, early.json()["code"]) == (409, "JOB_NOT_FINISHED")
+    service.worker.finish(first)
+    service.worker.finish(second)
+    (gone,) = service.client.get(f"/v1/jobs/{first}/artifacts").json()["items"]
+    assert service.client.delete(f"/v1/jobs/{first}").status_code == 204
+    for path in (f"/v1/jobs/{first}", f"/v1/jobs/{first}/events", f"/v1/artifacts/{gone['id']}"):
+        assert service.client.get(path).status_code == 404, path
+    assert service.client.delete(f"/v1/jobs/{first}").status_code == 404
+    (kept,) = service.client.get(f"/v1/jobs/{second}/artifacts").json()["items"]
+    assert service.client.get(f"/v1/artifacts/{kept['id']}/content").content == b"student"
+    assert service.client.get("/v1/audit").json()["items"][0]["action"] == "job.delete"

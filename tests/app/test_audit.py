@@ -70,11 +70,14 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         "POST /v1/jobs/{job_id}/pause": paused,
         "POST /v1/jobs/{job_id}/resume": to("POST", "/v1/jobs/{}/resume", paused),
         "POST /v1/jobs/{job_id}/retry": to("POST", "/v1/jobs/{}/retry", cancelled),
+        "DELETE /v1/jobs/{job_id}": to("DELETE", "/v1/jobs/{}", cancelled),
         "POST /v1/keys": key,
         "DELETE /v1/keys/{key_id}": to("DELETE", "/v1/keys/{}", key),
     }
 
 
+READING = {"POST /v1/artifacts/{artifact_id}/verify"}
+"""A POST, because it takes time and no cache may answer it; it changes nothing."""
 ACTIONS = {
     "PUT /v1/files/{name}": "file.put",
     "POST /v1/files": "file.put",
@@ -91,6 +94,7 @@ ACTIONS = {
     "POST /v1/jobs/{job_id}/pause": "job.pause",
     "POST /v1/jobs/{job_id}/resume": "job.resume",
     "POST /v1/jobs/{job_id}/retry": "job.retry",
+    "DELETE /v1/jobs/{job_id}": "job.delete",
     "POST /v1/keys": "key.create",
     "DELETE /v1/keys/{key_id}": "key.revoke",
 }
@@ -106,7 +110,7 @@ def test_every_operation_that_changes_something_is_written_down(sqlite_service: 
         f"{method} {path}"
         for method, path in operations(sqlite_service.client)
         if method not in ("GET", "HEAD")
-    }
+    } - READING
     assert changing == ways.keys() == ACTIONS.keys()
     for operation, do in ways.items():
         target = do()

@@ -162,13 +162,6 @@ def test_a_new_or_old_database_has_no_key(empty_database: str) -> None:
     db.configure(None)
 
 
-def test_a_dead_database_is_said_plainly() -> None:
-    db.configure("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
-    with pytest.raises(CannotStartError, match="database does not answer"):
-        door.refuse_open_door("0.0.0.0", Settings())
-    db.configure(None)
-
-
 def test_with_a_key_the_api_listens_elsewhere(tmp_path: Path) -> None:
     """As a process, on an address that is not this machine's own name: refused before, listening afterwards."""
     with socket.socket() as probe:

@@ -38,6 +38,7 @@ BODIES: dict[str, Body] = {
     "POST /v1/jobs/{job_id}/pause": lambda ident: {},
     "POST /v1/jobs/{job_id}/resume": lambda ident: {},
     "POST /v1/jobs/{job_id}/retry": lambda ident: {},
+    "POST /v1/artifacts/{artifact_id}/verify": lambda ident: {},
 }
 
 
