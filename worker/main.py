@@ -18,7 +18,8 @@ import warnings
 from typing import Any
 
 from celery import Celery, signals
-from celery.platforms import SecurityWarning
+from celery.platforms import EX_OK, SecurityWarning
+from celery.worker import state as celery_state
 from sqlalchemy.exc import DBAPIError
 
 from app import gpu, logs, start, workers
@@ -180,8 +181,12 @@ def _preempt(**_: Any) -> None:
 
 
 def _end_early(*_: Any) -> None:
+    """As Celery's own handler does, which is not there yet: it goes on starting and ends at its first look at this.
+
+    An exception thrown into whatever runs just now could be swallowed there, and the process would live for ever.
+    """
     _preempt()
-    sys.exit(0)
+    celery_state.should_stop = EX_OK
 
 
 def _celery_arguments(queues: list[str]) -> list[str]:

@@ -237,7 +237,7 @@ def test_a_worker_works_with_a_broker_that_is_dead_or_frozen_from_the_start(
     finally:
         broker.thaw()  # else the goodbye takes the ten seconds that an answer of the broker's may take
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0
     assert workers() == []
 
