@@ -5,7 +5,6 @@ The child computes and knows no database; the supervisor writes and imports no t
 child, or to the supervisor itself, becomes exactly one verb of `app.jobs`: finish, fail, release or finish_cancel.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from app import retries
+from app import disk, retries
 from app.db import transaction
 from app.errors import Problem
 from app.jobs import Claim, Fenced
@@ -41,7 +40,6 @@ _TICK_SECONDS = 0.2
 # Why a child is asked to stop, and what it is told: it knows a stop that keeps the best student and one that keeps all.
 _WORD = {"cancel": "cancel", "deadline": "cancel", "pause": "preempt", "preempt": "preempt"}
 _OUTCOME = {"pause": "paused", "preempt": "preempted"}
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _Found = TypeVar("_Found")
 
 
@@ -74,7 +72,7 @@ def _of_our_own(claim: Claim, error: Exception) -> tuple[str, Verb]:
         return retries.outcome_of(error), verdicts.fail(claim, error)
     log.error("%s: attempt %d ends here", claim.job_id, claim.attempt, exc_info=error)
     if isinstance(error, OSError | MemoryError):  # the machine's fault: another attempt may fare better
-        outcome = "disk_full" if isinstance(error, OSError) and error.errno in _FULL else "worker_lost"
+        outcome = "disk_full" if disk.is_full(error) else "worker_lost"
         detail = f"The worker {claim.worker} could not go on: {str(error) or type(error).__name__}."
         return outcome, verdicts.release(claim, outcome=outcome, detail=detail)
     detail = f"A fault in the service, not in the request: {type(error).__name__}: {str(error)[:300]}. The log has the rest."

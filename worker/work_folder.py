@@ -13,11 +13,13 @@ from pathlib import Path
 
 from app.jobs import Claim
 from app.settings import settings
+from worker.whole_files import appears_whole, sync_folder
 
 # Written under another name and renamed, never in place: two attempts may share such a file by a hard link, for what
 # one of them puts under the name later is another file. Everything else (mapped caches, attachments) is copied.
 _NEVER_WRITTEN_IN_PLACE = ("stages/*", "snapshots/*", "checkpoint*.pt")
 _UNFINISHED = ".part"
+_CHUNK_BYTES = 1 << 20
 
 
 def of_job(job_id: str) -> Path:
@@ -42,7 +44,7 @@ def prepare(claim: Claim) -> Path:
         _take_over(earlier[-1], unfinished)
     # A folder is there whole or not at all: an attempt that was lost in here is passed over by the next.
     unfinished.rename(folder)
-    _sync(folder.parent)
+    sync_folder(folder.parent)
     for old in [*earlier, *_abandoned(folder.parent)]:
         shutil.rmtree(
             old, ignore_errors=True
@@ -92,13 +94,5 @@ def _take(source: Path, target: Path) -> None:
             raise
         except OSError:  # a file system without hard links
             pass
-    shutil.copyfile(source, target)
-    _sync(target)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with source.open("rb") as content, appears_whole(target) as copy:
+        shutil.copyfileobj(content, copy, _CHUNK_BYTES)

@@ -98,18 +98,18 @@ def as_if_attempt(job_id: str, n: int, *, started: float, ended: float | None) -
             .values(started_at=now - started, ended_at=None if ended is None else now - ended)
         )
         if n == 1:
-            session.execute(update(Job).where(Job.id == job_id).values(started_at=now - started - 0.01))
+            session.execute(update(Job).where(Job.id == job_id).values(started_at=now - started - 5))
 
 
 def test_a_deadline_counts_what_all_attempts_ran_and_not_what_the_job_waited(database: str) -> None:
     first = compress_job(deadline_seconds=100)
-    assert orders.build(first)["deadline_seconds"] == pytest.approx(100, abs=2)
+    assert orders.build(first)["deadline_seconds"] == pytest.approx(100, abs=10)
     with db.transaction() as session:
         jobs.release(session, first, outcome="preempted")
     second = claim(first.job_id)
     as_if_attempt(first.job_id, 1, started=1000, ended=970)
     as_if_attempt(first.job_id, 2, started=20, ended=None)
-    assert orders.build(second)["deadline_seconds"] == pytest.approx(100 - 30 - 20, abs=2)
+    assert orders.build(second)["deadline_seconds"] == pytest.approx(100 - 30 - 20, abs=10)
 
 
 def test_a_job_tried_again_by_its_owner_has_its_time_anew(database: str) -> None:
@@ -119,7 +119,7 @@ def test_a_job_tried_again_by_its_owner_has_its_time_anew(database: str) -> None
         jobs.fail(session, first, Problem(504, "DEADLINE_EXCEEDED", "Too late."))
     with tenancy.transaction(tenants.DEFAULT) as session:
         jobs.retry(session, first.job_id)
-    assert orders.build(claim(first.job_id))["deadline_seconds"] == pytest.approx(100, abs=2)
+    assert orders.build(claim(first.job_id))["deadline_seconds"] == pytest.approx(100, abs=10)
 
 
 def test_every_attempt_has_a_folder_of_its_own(sqlite_database: str) -> None:

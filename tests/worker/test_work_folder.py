@@ -122,7 +122,7 @@ def test_an_attempt_lost_while_it_took_over_is_passed_over(monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(work_folder.shutil, "copyfile", lost)
+        full.setattr(work_folder.shutil, "copyfileobj", lost)
         with pytest.raises(OSError, match="No space"):
             attempt(2)
     third = attempt(3)

@@ -141,7 +141,7 @@ def test_a_frozen_trainer_is_cancelled_within_the_grace(worker: Worker) -> None:
         jobs.cancel(session, job_id)
     asked_at = time.monotonic()
     assert worker.outcome() == "cancelled"
-    assert time.monotonic() - asked_at < settings().cancel_grace_seconds + 2
+    assert time.monotonic() - asked_at < settings().cancel_grace_seconds + 5
     assert not is_alive(worker.trainer)
     (attempt,) = rows(Attempt, job_id)
     assert attempt.detail == "It was cancelled. The trainer did not stop within 1 s and was killed."
