@@ -102,11 +102,17 @@ def wait(line: Line, order: dict[str, Any]) -> None:
     time.sleep(600)
 
 
+def ignore(line: Line, order: dict[str, Any]) -> None:
+    """Does not hear that nobody is there any more."""
+    line.send({"type": "waiting", "pid": os.getpid()})
+    time.sleep(600)
+
+
 def have_another(line: Line, order: dict[str, Any]) -> None:
     """Starts a second child, as a trainer has a stage measured, and waits."""
     listen(sys.stdin.buffer)
     command = [sys.executable, "-m", "tests.worker.odd_child"]
-    leash = Leash(command, {"do": "wait"}, env=os.environ, new_session=False)
+    leash = Leash(command, {"do": "ignore"}, env=os.environ, new_session=False)
     messages: list[dict[str, Any]] = []
     while not messages:
         messages = leash.read(0.2)
@@ -116,7 +122,7 @@ def have_another(line: Line, order: dict[str, Any]) -> None:
 
 DO: dict[str, Callable[[Line, dict[str, Any]], None]] = {
     function.__name__: function
-    for function in (tell, draw, leave, fail, signal_itself, allocate, wait, have_another)
+    for function in (tell, draw, leave, fail, signal_itself, allocate, wait, ignore, have_another)
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -90,10 +91,15 @@ def told(warm: WarmParent) -> dict[str, dict[str, Any]]:
     told = {}
     # NumPy's BLAS, which no method uses, gets no threads in the warm parent.
     env = child_environment(2) | {"OPENBLAS_NUM_THREADS": "1"}
-    for name, way in (("forked", fork_or_spawn), ("spawned", spawn)):
-        code, heard = ended(Leash(COMMAND, {"do": "tell", "num_threads": 2}, env=env, start=way))
-        assert code == 0
-        (told[name],) = heard
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))  # less than the warm parent has
+    try:
+        for name, way in (("forked", fork_or_spawn), ("spawned", spawn)):
+            code, heard = ended(Leash(COMMAND, {"do": "tell", "num_threads": 2}, env=env, start=way))
+            assert code == 0
+            (told[name],) = heard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return told
 
 
