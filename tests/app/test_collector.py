@@ -132,6 +132,16 @@ def test_bytes_put_again_are_new_again(config: Settings, store: Storage) -> None
     assert store.exists(sha256)
 
 
+def test_an_object_counts_as_new_from_its_end_on(config: Settings, store: Storage) -> None:
+    """However long ago its last byte came: making it durable may take its time."""
+    with store.writer() as writer:
+        writer.write(b"slow")
+        writer._file.flush()
+        age(writer._partial, 99)
+        writer.commit()
+    assert removed(config) == []
+
+
 def test_bytes_put_again_while_they_are_being_collected_stay(
     config: Settings, store: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,15 @@ def test_only_the_holder_sweeps(database: str) -> None:
     assert holder() == "me"
 
 
+def test_who_does_not_sweep_takes_no_write_lock(sqlite_database: str) -> None:
+    assert hold("other")
+    with transaction() as session:  # it has the one write lock of SQLite
+        session.execute(update(Job).values(name="x"))
+        began = time.monotonic()
+        assert outbox.sweep("me") == 0
+        assert time.monotonic() - began < 1.0
+
+
 _HOLD_FOR_EVER = """
 import sys, time
 from app import db, outbox
@@ -114,9 +123,9 @@ def wait_until_held() -> None:
         time.sleep(0.02)
 
 
-def test_a_sweeper_that_is_killed_is_replaced_within_its_lease_and_a_second(database: str) -> None:
+def test_a_sweeper_that_is_killed_is_replaced_within_its_lease_and_a_second(sqlite_database: str) -> None:
     first = subprocess.Popen(
-        [sys.executable, "-c", _HOLD_FOR_EVER, database], env=os.environ | {"BROKER_URL": ""}
+        [sys.executable, "-c", _HOLD_FOR_EVER, sqlite_database], env=os.environ | {"BROKER_URL": ""}
     )
     wait_until_held()
     second = Outbox()

@@ -3,7 +3,9 @@
 import os
 import random
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
@@ -24,12 +26,13 @@ SKEW_SECONDS = {"worker-1": 3600, "worker-2": -3600}
 def run(options: Options) -> list[Row]:
     rows = []
     for on_sqlite in (True, False):
-        with skewed_rig(options, on_sqlite=on_sqlite) as rig:
+        with skewed_rig(options, on_sqlite=on_sqlite, FEWBYTES_MAX_FAILURES="1000") as rig:
             rows.append(campaign(rig, options))
     return rows
 
 
-def skewed_rig(options: Options, *, on_sqlite: bool):  # type: ignore[no-untyped-def]  # as fake_rig
+def skewed_rig(options: Options, *, on_sqlite: bool, **more: Any) -> AbstractContextManager[PartsRig]:
+    """Real workers with fake trainers and wrong clocks."""
     of_worker = {
         name: {
             "PYTHONPATH": os.pathsep.join([str(SKEWED), os.environ.get("PYTHONPATH", "")]),
@@ -37,7 +40,7 @@ def skewed_rig(options: Options, *, on_sqlite: bool):  # type: ignore[no-untyped
         }
         for name, seconds in SKEW_SECONDS.items()
     }
-    return fake_rig(options, on_sqlite=on_sqlite, of_worker=of_worker, FEWBYTES_MAX_FAILURES="1000")
+    return fake_rig(options, on_sqlite=on_sqlite, of_worker=of_worker, **more)
 
 
 def campaign(rig: PartsRig, options: Options, *, num_jobs: int = 6, ticks: int = 60) -> Row:

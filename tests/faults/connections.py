@@ -15,9 +15,6 @@ from tests.faults.report import Row, judge
 from tests.faults.rig import LEASE_SECONDS, PartsRig
 from tests.faults.work import PATIENCE_SECONDS, until
 
-NUM_JOBS = 10
-TICKS = 40
-"""Two seconds of work."""
 # A minute of trouble in a row may cost a job more attempts than it has; that is another campaign's.
 SPARED = {"FEWBYTES_MAX_FAILURES": "1000", "FEWBYTES_RETRY_PAUSE_SECONDS": "0"}
 
@@ -65,12 +62,16 @@ def campaign(
     fault: Callable[[Proxy, random.Random], None],
     proxy: Proxy,
     options: Options,
+    *,
+    num_jobs: int = 10,
+    ticks: int = 40,
 ) -> Row:
+    """`num_jobs` unfinished all the time, of `ticks` of 50 ms."""
     row = Row(name, rig.setup)
     chance = random.Random(options.seed)
     work: dict[str, str | None] = {}
     for _ in range(options.rounds):
-        work |= submit_work(max(0, NUM_JOBS - (len(work) - num_ended(work))), TICKS)
+        work |= submit_work(max(0, num_jobs - (len(work) - num_ended(work))), ticks)
         time.sleep(chance.uniform(0.2, 1.0))
         fault(proxy, chance)
         row.tried += 1

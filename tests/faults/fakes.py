@@ -16,14 +16,14 @@ from tests.faults.rig import PartsRig, parts_rig
 from tests.faults.work import until
 
 
-def fake_rig(options: Options, *, on_sqlite: bool, **environment: Any) -> AbstractContextManager[PartsRig]:
-    """API and real workers whose trainers are fake."""
+def fake_rig(options: Options, *, on_sqlite: bool, **more: Any) -> AbstractContextManager[PartsRig]:
+    """API and real workers whose trainers are fake. `more`: what `parts_rig` takes."""
     return parts_rig(
         options.database_url,
         options.broker_url,
         on_sqlite=on_sqlite,
         worker_module="tests.faults.fake_worker",
-        **environment,
+        **more,
     )
 
 

@@ -47,23 +47,26 @@ def run(options: Options) -> list[Row]:
     return [campaign(rig, options) for rig in rigs]
 
 
-def campaign(opened: AbstractContextManager[Rig], options: Options, *, epochs: int = 60) -> Row:
-    chance = random.Random(options.seed)
-    with opened as rig:
-        work = Work(rig, chance, epochs)
+def campaign(opened: AbstractContextManager[Rig], options: Options) -> Row:
+    with opened as rig, Work(rig, random.Random(options.seed)) as work:
         work.undisturbed()
         row = Row("SIGKILL at random", rig.setup)
-        for number in range(options.rounds):
-            work.keep(NUM_JOBS)
-            name = chance.choice(targets(rig))
-            seconds = strike(rig, name, chance)
-            if seconds is not None:
-                row.tried += 1
-                row.recoveries.append(seconds)
-                options.say(f"{number + 1}: killed {name}, at work again after {seconds:.1f} s")
-            time.sleep(chance.uniform(0.0, 1.0))
+        some(work, row, options)
         work.wait()
         return judge(row, work.expected(), rig.storage)
+
+
+def some(work: Work, row: Row, options: Options) -> None:
+    """`options.rounds` of them, with jobs under way all the time."""
+    for number in range(options.rounds):
+        work.keep(NUM_JOBS)
+        name = work.chance.choice(targets(work.rig))
+        seconds = strike(work.rig, name, work.chance)
+        if seconds is not None:
+            row.tried += 1
+            row.recoveries.append(seconds)
+            options.say(f"{number + 1}: killed {name}, at work again after {seconds:.1f} s")
+        time.sleep(work.chance.uniform(0.0, 1.0))
 
 
 def targets(rig: Rig) -> list[str]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
 
 from app.db import reading
 from app.storage import Storage
@@ -36,11 +38,12 @@ def judge(
     """Fill in what became of the jobs. `expected`: job id → digest of its answer; None: any will do."""
     row.num_jobs += len(expected)
     with reading() as session:
-        states = dict(session.execute(select(Job.id, Job.state)).tuples().all())
-        finals = select(Artifact.job_id, Artifact.sha256).where(Artifact.kind == "final")
-        digests = dict(session.execute(finals).tuples().all())
+        states = dict(_pairs(session, select(Job.id, Job.state)))
+        digests = dict(
+            _pairs(session, select(Artifact.job_id, Artifact.sha256).where(Artifact.kind == "final"))
+        )
         won = select(Attempt.job_id, func.count()).where(Attempt.outcome == SUCCEEDED)
-        wins = dict(session.execute(won.group_by(Attempt.job_id)).tuples().all())
+        wins = dict(_pairs(session, won.group_by(Attempt.job_id)))
         row.violations += check(session, storage, max_failures=max_failures)
     for job_id, digest in expected.items():
         if states.get(job_id) != SUCCEEDED:
@@ -50,6 +53,10 @@ def judge(
         elif digest is not None and digests.get(job_id) != digest:
             row.differing.append(f"{job_id}: {digests.get(job_id)}, not {digest}")
     return row
+
+
+def _pairs(session: Session, statement: Select[Any]) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in session.execute(statement)]
 
 
 HEADER = (
