@@ -30,7 +30,7 @@ TRAINING = {"epochs": 2, "batch_size": 8}
 DISTILL = {"method": "distill", "student": jobs.STUDENT, **TRAINING}
 CHAINS: dict[str, list[dict[str, Any]]] = {
     "distill, quantize": [DISTILL, {"method": "quantize"}],
-    "prune": [{"method": "prune", "target": {"macs": 0.6}, "training": TRAINING}],
+    "prune": [{"method": "prune", "target": {"ratio": 0.6}, "training": TRAINING}],
     "qat": [{"method": "qat", **TRAINING}],
 }
 

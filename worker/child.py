@@ -46,10 +46,16 @@ def main() -> NoReturn:
     limit(order.get("limits", {}))
     if order["do"] != "compress":
         threading.Thread(target=_end_when_asked, args=(line, stops), daemon=True).start()
-    line.send(_obey(order, line, stops))
-    # Not sys.exit: what was said is whole, and a library's exit handler must not turn it into a crash.
+    code = 0
+    try:
+        line.send(_obey(order, line, stops))
+    except OSError:
+        traceback.print_exc()
+        code = 1
+    # Not sys.exit: what was said is whole, and a library's exit handler must not turn it into a crash. Nor must
+    # Python, which aborts at its end when a thread reads stdin: SIGABRT would say that memory was refused.
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from app.parent import end_with_parent
-from worker.starting import FORKABLE
 
 NUM_FDS = 3
 """stdin, stdout, stderr."""
@@ -38,7 +37,6 @@ def read_request(line: bytes, fds: list[int], requester: int) -> Request:
     Raises OSError when that process is gone.
     """
     asked: dict[str, Any] = json.loads(line)
-    assert asked["main"] in FORKABLE
     limits = {kind: resource.prlimit(requester, kind) for kind in _LIMITS}
     folder = os.readlink(f"/proc/{requester}/cwd")
     return Request(asked["main"], asked["env"], fds, limits, folder, os.getpid())
@@ -67,9 +65,12 @@ def become(request: Request) -> None:
 
 def _open_streams() -> None:
     """Python's ends of the descriptors: the old ones would remember what the parent's files could do."""
-    sys.stdin = sys.__stdin__ = os.fdopen(0, "r", closefd=False)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering=1, closefd=False)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # type: ignore[misc]
+    encoding = sys.stdin.encoding
+    sys.stdin = os.fdopen(0, "r", encoding=encoding, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding=encoding, closefd=False)
+    errors = "backslashreplace"
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
 def _seed_generators() -> None:

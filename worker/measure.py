@@ -14,6 +14,7 @@ import platform
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,14 @@ def main() -> None:
     order = read_order(sys.stdin.buffer)
     listen(sys.stdin.buffer)
     torch.set_num_threads(order["num_threads"])
-    line.send({"type": "measured", **measure(order)})
+    code = 0
+    try:
+        line.send({"type": "measured", **measure(order)})
+    except Exception:
+        traceback.print_exc()
+        code = 1
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)  # a normal end of Python is an abort while a thread reads stdin
 
 
 def measure(order: dict[str, Any]) -> dict[str, Any]:

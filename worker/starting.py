@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 WARM_SOCKET = "FEWBYTES_WARM_SOCKET"
 """The environment variable with the path at which a warm parent (`worker.warm`) listens; empty: there is none."""
-FORKABLE = ("worker.child", "worker.measure")
-"""The modules whose `main` a warm parent runs in a child."""
 _ANSWER_SECONDS = 5.0
 """A fork takes some milliseconds. A warm parent that needs longer is frozen, and spawning is the better way."""
 _MAX_ANSWER_BYTES = 4096
@@ -65,14 +63,14 @@ def spawn(command: list[str], *, env: Mapping[str, str], new_session: bool) -> C
 
 
 def fork_or_spawn(command: list[str], *, env: Mapping[str, str], new_session: bool) -> Child:
-    """A fork of the warm parent that `env` names, where `command` is one it knows; else, or where that fails, a spawned
-    child.
+    """A fork of the warm parent that `env` names, where `command` is `python -m` one of its modules; else, or where that
+    fails, a spawned child.
 
     A forked child has a session of its own even without `new_session`: nobody can join the session of another. It ends
     with the process that asked for it all the same.
     """
     path = env.get(WARM_SOCKET)
-    if path and command[:-1] == [sys.executable, "-m"] and command[-1] in FORKABLE:
+    if path and command[:-1] == [sys.executable, "-m"]:
         try:
             return _Forked(path, command[-1], env)
         except NotStartedError as why:

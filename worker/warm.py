@@ -1,4 +1,4 @@
-"""The warm parent, `python -m worker.warm`: it has PyTorch and all methods imported, and forks children that need them.
+"""The warm parent, `python -m worker.warm MODULE…`: it has PyTorch and all methods imported, and forks children.
 
 A worker starts it, reads from its stdout the path at which it listens, and ends it by closing its stdin. A request is one
 JSON line with three file descriptors (stdin, stdout, stderr of the child), over a connection of its own:
@@ -8,8 +8,8 @@ JSON line with three file descriptors (stdin, stdout, stderr of the child), over
 When that connection is closed, the child is killed, with everything that it started.
 
 Why forking is safe here: this process has one thread (checked, or it ends), so no lock can be held by a thread that the
-child lacks; it runs no kernel of PyTorch, so OpenMP has no team of threads yet; it asks for no GPU, so CUDA has no context;
-and no generator of random numbers is shared, because a child seeds its own.
+child lacks; it computes nothing with PyTorch, so OpenMP has no team of threads yet; it asks for no GPU, so CUDA has no
+context; and no generator of random numbers is shared, because a child seeds its own.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ import socket
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 
 from app.parent import end_with_parent
 from worker.forked import NUM_FDS, Request, become, read_request
-from worker.starting import FORKABLE
 
 EXIT_UNFIT = 78
 """It cannot be forked here, and never will; EX_CONFIG of <sysexits.h>."""
@@ -39,9 +39,9 @@ _CHUNK = 1 << 16
 
 
 def main() -> None:
-    worker = os.getppid()
+    worker, mains = os.getppid(), sys.argv[1:]
     end_with_parent(signal.SIGTERM)
-    _import_everything()
+    _import_everything(mains)
     if (num_threads := len(os.listdir("/proc/self/task"))) > 1:
         sys.stderr.write(f"The imports started {num_threads - 1} threads, which a fork would lose.\n")
         sys.exit(EXIT_UNFIT)
@@ -50,7 +50,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="fewbytes-warm-"))
     request = None
     try:
-        with _Server(folder / "socket", worker) as server:
+        with _Server(folder / "socket", worker, mains) as server:
             os.write(1, f"{server.path}\n".encode())
             request = server.serve()
     finally:
@@ -60,18 +60,32 @@ def main() -> None:
         become(request)
 
 
-def _import_everything() -> None:
+def _import_everything(mains: Sequence[str]) -> None:
     # NumPy's BLAS starts its threads while it is loaded. No method computes with NumPy.
     before = dict(os.environ)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     importlib.import_module("numpy")
     os.environ.clear()
     os.environ.update(before)  # PyTorch's own BLAS, on ARM, would obey it, too
-    for module in (*FORKABLE, "worker.pipeline"):
+    for module in (*mains, "worker.pipeline"):
         importlib.import_module(module)
     steps = importlib.import_module("worker.steps")
     for step in pkgutil.iter_modules(steps.__path__):
         importlib.import_module(f"worker.steps.{step.name}")
+    _import_late_modules()
+
+
+def _import_late_modules() -> None:
+    """PyTorch imports another 900 modules, for over a second, when a network first runs on the device "meta", as each does
+    that is loaded; Pillow its formats with the first image. A run on "meta" computes nothing.
+    """
+    import torch
+    from PIL import Image
+    from torch import nn
+
+    with torch.device("meta"):
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())(torch.empty(2, 3, 4, 4))
+    Image.preinit()
 
 
 @dataclass
@@ -88,8 +102,9 @@ class _Requester:
 class _Server:
     """Forks on request. On leaving everything it opened is closed, in a child as in the parent."""
 
-    def __init__(self, path: Path, worker: int) -> None:
+    def __init__(self, path: Path, worker: int, mains: Sequence[str]) -> None:
         self.path = path
+        self._mains = mains
         self._worker = worker
         self._requesters: dict[socket.socket, _Requester] = {}
         self._children: dict[int, _Requester] = {}
@@ -170,11 +185,12 @@ class _Server:
     def _fork(self, requester: _Requester) -> Request | None:
         try:
             request = read_request(requester.received, requester.fds, requester.pid)
+            if request.main not in self._mains:
+                self._refuse(requester, f"it has no {request.main}")
+                return None
             pid = os.fork()
         except OSError as error:  # no memory, too many processes, or the requester died meanwhile
-            with contextlib.suppress(OSError):
-                requester.connection.send(str(error).encode())
-            self._hang_up(requester)
+            self._refuse(requester, str(error))
             return None
         if pid == 0:
             requester.fds = []  # they are the child's now
@@ -184,6 +200,11 @@ class _Server:
         self._children[pid] = requester
         self._introduce(requester, pid)
         return None
+
+    def _refuse(self, requester: _Requester, why: str) -> None:
+        with contextlib.suppress(OSError):
+            requester.connection.send(why.encode())
+        self._hang_up(requester)
 
     def _introduce(self, requester: _Requester, pid: int) -> None:
         pidfd = os.pidfd_open(pid)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from worker.starting import WARM_SOCKET
@@ -15,6 +15,7 @@ from worker.warm import EXIT_UNFIT
 
 log = logging.getLogger(__name__)
 
+MAINS = ("worker.child", "worker.measure")
 _FIRST_PAUSE_SECONDS = 0.5
 _LAST_PAUSE_SECONDS = 60.0
 # One that lived this long was well; its death is a new one, not one of a series.
@@ -36,8 +37,11 @@ def is_possible() -> bool:
 class WarmParent:
     """While it runs, this process's environment says where (`WARM_SOCKET`), so `fork_or_spawn` finds it."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        """`env`: of the warm parent; OpenMP reads its settings there, before a child can have others."""
+    def __init__(self, env: Mapping[str, str], mains: Sequence[str] = MAINS) -> None:
+        """`env`: of the warm parent; OpenMP reads its settings there, before a child can have others. `mains`: the modules
+        whose `main` its children may run.
+        """
+        self._command = [sys.executable, "-m", "worker.warm", *mains]
         self._env = dict(env)
         self._stopped = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,7 +95,7 @@ class WarmParent:
             if self._stopped.is_set():
                 return 0
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker.warm"],
+                self._command,
                 env=self._env,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
