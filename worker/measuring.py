@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +46,8 @@ class Measuring:
 
         `kept`: a result left there by an earlier attempt is taken.
 
-        Raises Stopped when a stop is asked, RuntimeError when the process fails.
+        Raises Stopped when a stop is asked, ChildProcessError when somebody killed the process, RuntimeError when it
+        fails.
         """
         if kept is not None and kept.exists() and (logits is None or logits.exists()):
             earlier: dict[str, Any] = json.loads(kept.read_text())
@@ -105,5 +107,9 @@ class Measuring:
         for message in heard:
             if message["type"] == "measured":
                 return {key: value for key, value in message.items() if key != "type"}
+        if leash.exit_code() == -signal.SIGKILL:
+            # Somebody's, mostly the kernel's for want of memory: it says nothing about the job. As an OSError it makes
+            # the trainer count as lost, so the job is tried again.
+            raise ChildProcessError("The measuring process was ended by SIGKILL.")
         said = "\n".join(message["message"] for message in heard[-20:])
         raise RuntimeError(f"measuring ended with exit code {leash.exit_code()}: {said[-2000:]}")
