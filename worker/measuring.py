@@ -46,8 +46,7 @@ class Measuring:
 
         `kept`: a result left there by an earlier attempt is taken.
 
-        Raises Stopped when a stop is asked, ChildProcessError when somebody killed the process, RuntimeError when it
-        fails.
+        Raises Stopped when a stop is asked, RuntimeError when the process fails, ChildProcessError when a signal ended it.
         """
         if kept is not None and kept.exists() and (logits is None or logits.exists()):
             earlier: dict[str, Any] = json.loads(kept.read_text())
@@ -107,9 +106,10 @@ class Measuring:
         for message in heard:
             if message["type"] == "measured":
                 return {key: value for key, value in message.items() if key != "type"}
-        if leash.exit_code() == -signal.SIGKILL:
-            # Somebody's, mostly the kernel's for want of memory: it says nothing about the job. As an OSError it makes
-            # the trainer count as lost, so the job is tried again.
-            raise ChildProcessError("The measuring process was ended by SIGKILL.")
         said = "\n".join(message["message"] for message in heard[-20:])
-        raise RuntimeError(f"measuring ended with exit code {leash.exit_code()}: {said[-2000:]}")
+        code = leash.exit_code() or 0
+        if code < 0:
+            # By the kernel, for want of memory, or by somebody: no fault of ours, so not reported as one. An OSError ends
+            # the trainer too, and the attempt counts as lost.
+            raise ChildProcessError(f"the measuring process was ended by {signal.Signals(-code).name}")
+        raise RuntimeError(f"measuring ended with exit code {code}: {said[-2000:]}")

@@ -65,6 +65,14 @@ def kill(pid: int) -> bool:
     return _send(pid, signal.SIGKILL)
 
 
+def name(pid: int) -> str:
+    """As `ps` shows it."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return "gone"
+
+
 def descendants(pid: int) -> list[psutil.Process]:
     """Its children and theirs; those that are gone in this moment are left out."""
     try:
