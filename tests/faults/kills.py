@@ -61,8 +61,9 @@ def some(work: Work, row: Row, options: Options) -> None:
     for number in range(options.rounds):
         work.keep(NUM_JOBS)
         name = work.chance.choice(targets(work.rig))
-        seconds = strike(work.rig, name, work.chance)
-        if seconds is not None:
+        struck = strike(work.rig, name, work.chance)
+        if struck is not None:
+            name, seconds = struck
             row.tried += 1
             row.recoveries.append(seconds)
             options.say(f"{number + 1}: killed {name}, at work again after {seconds:.1f} s")
@@ -79,27 +80,41 @@ def targets(rig: Rig) -> list[str]:
     return everywhere + [name for name, server in servers.items() if server is not None]
 
 
-def strike(rig: Rig, name: str, chance: random.Random) -> float | None:
-    """Kill it once a job runs; seconds until all that ran is at work again. None: it was gone before."""
+def strike(rig: Rig, name: str, chance: random.Random) -> tuple[str, float] | None:
+    """Kill it once a job runs. What it was, and the seconds until all that ran is at work again.
+
+    None: it was gone before.
+    """
     before = until(lambda: running(rig), PATIENCE_SECONDS, rig)
     worker = f"worker-{chance.randint(1, NUM_WORKERS)}"
-    pid = rig.pid(worker)
-    if name == "trainer":
-        struck = _any_of(rig.trainers(worker), chance)
-    elif name == "one connection's server":
-        assert isinstance(rig, PartsRig)
-        struck = _kill_a_backend(rig, chance)
-    else:
-        victim = rig.pid(worker if name == "worker" else name)
-        struck = victim is not None and processes.kill(victim)
-    if not struck:
+    supervisor = rig.pid(worker)
+    victim = _victim(rig, name, worker, chance)
+    if victim is None:
+        return None
+    what = f"{name} ({processes.name(victim)})"
+    if not processes.kill(victim):
         return None
     at = time.monotonic()
     orphaned = [
-        held for held in before if name == "up" or (name in ("worker", "trainer") and _is_of(held, pid))
+        held
+        for held in before
+        if name == "up" or (name in ("worker", "trainer") and held.worker.endswith(f":{supervisor}"))
     ]
     until(lambda: _answers(rig) and all_at_work(before, orphaned), PATIENCE_SECONDS, rig)
-    return time.monotonic() - at
+    return what, time.monotonic() - at
+
+
+def _victim(rig: Rig, name: str, worker: str, chance: random.Random) -> int | None:
+    """The id of a process that is what `name` says."""
+    if name == "trainer":
+        found = rig.trainers(worker)
+    elif name == "one connection's server":
+        assert isinstance(rig, PartsRig)
+        found = _backends(rig)
+    else:
+        pid = rig.pid(worker if name == "worker" else name)
+        found = [pid] if pid is not None else []
+    return chance.choice(found) if found else None
 
 
 def running(rig: Rig) -> list[Holding]:
@@ -134,21 +149,13 @@ def all_at_work(before: Iterable[Holding], orphaned: Iterable[Holding]) -> bool:
     return True
 
 
-def _is_of(held: Holding, pid: int | None) -> bool:
-    return held.worker.endswith(f":{pid}")
-
-
-def _any_of(pids: list[int], chance: random.Random) -> bool:
-    return bool(pids) and processes.kill(chance.choice(pids))
-
-
-def _kill_a_backend(rig: PartsRig, chance: random.Random) -> bool:
-    """PostgreSQL then ends all its connections and recovers from its log."""
+def _backends(rig: PartsRig) -> list[int]:
+    """When one of them is killed, PostgreSQL ends all its connections and recovers from its log."""
     with psycopg.connect(rig.database_url.replace("+psycopg", ""), autocommit=True) as connection:
         rows = connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         ).fetchall()
-    return _any_of([pid for (pid,) in rows], chance)
+    return [pid for (pid,) in rows]
 
 
 def _answers(rig: Rig) -> bool:

@@ -25,13 +25,13 @@ from hypothesis.stateful import (
 from sqlalchemy import make_url, select, update
 from sqlalchemy.orm import Session
 
-from app import db, jobs, schedule, tenancy, tenants
+from app import db, jobs, removal, schedule, tenancy, tenants
 from app.db import db_now, reading, transaction
 from app.errors import Problem
 from app.migrate import upgrade
 from app.tables import Artifact, Attempt, Base, Event, Job, Tenant
 from tests.faults.checker import LOST, check
-from tests.faults.model import FENCED, MAX_FAILURES, ModelJob
+from tests.faults.model import FENCED, GONE, MAX_FAILURES, ModelJob
 from tests.faults.options import Options
 from tests.faults.report import Row
 from tests.servers import Postgres, embedded_postgres_url
@@ -85,7 +85,7 @@ class JobMachine(RuleBasedStateMachine):
         return multiple(self.submit(), self.submit())
 
     # Few jobs: with many, most steps would meet one that has nothing to tell any more.
-    @precondition(lambda self: len(self.model) < 4)
+    @precondition(lambda self: sum(job.state != GONE for job in self.model.values()) < 4)
     @rule(target=known)
     def submit_another(self) -> str:
         return self.submit()
@@ -105,7 +105,9 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(job_id=known)
     def submit_again(self, job_id: str) -> None:
-        """The same key and body: the same job, nothing new."""
+        """The same key and body: the same job, nothing new. The key of a deleted one is free."""
+        if self.model[job_id].state == GONE:
+            return
         number = list(self.model).index(job_id) + 1
         with tenancy.transaction(tenants.DEFAULT) as session:
             job, replayed = jobs.submit(
@@ -135,6 +137,11 @@ class JobMachine(RuleBasedStateMachine):
         expected = self.model[job_id].retry()
         answer = self._called(lambda session: jobs.retry(session, job_id))
         assert answer == expected
+
+    @rule(job_id=known)
+    def delete(self, job_id: str) -> None:
+        expected = self.model[job_id].delete()
+        assert self._called(lambda session: removal.remove(session, job_id)) == expected
 
     # ---- workers
 
@@ -237,8 +244,9 @@ class JobMachine(RuleBasedStateMachine):
             outcomes = _grouped(session, select(Attempt.job_id, Attempt.outcome).order_by(Attempt.n))
             num_events = _grouped(session, select(Event.job_id, Event.seq))
             num_artifacts = _grouped(session, select(Artifact.job_id, Artifact.id))
-            assert rows.keys() == self.model.keys()
-            for job_id, expected in self.model.items():
+            left = {job_id: job for job_id, job in self.model.items() if job.state != GONE}
+            assert rows.keys() == left.keys()
+            for job_id, expected in left.items():
                 row = rows[job_id]
                 found = ModelJob(
                     state=row.state,
@@ -258,7 +266,7 @@ class JobMachine(RuleBasedStateMachine):
         with reading() as session:
             assert check(session, max_failures=MAX_FAILURES) == []
 
-    def _called(self, verb: Callable[[Session], Job]) -> str | None:
+    def _called(self, verb: Callable[[Session], object]) -> str | None:
         """None where the caller's verb worked, else the problem's code."""
         try:
             with tenancy.transaction(tenants.DEFAULT) as session:

@@ -10,6 +10,9 @@ from tests.faults.checker import LOST
 MAX_FAILURES = 3
 FENCED = "Fenced"
 FINISHED, NOT_RETRYABLE, CANCELLING = "JOB_FINISHED", "JOB_NOT_RETRYABLE", "JOB_CANCELLING"
+NOT_FINISHED, NOT_FOUND = "JOB_NOT_FINISHED", "NOT_FOUND"
+GONE = "gone"
+"""The state of a job that was deleted: nobody may do anything with it any more."""
 
 
 @dataclass
@@ -94,6 +97,8 @@ class ModelJob:
         return None
 
     def cancel(self) -> str | None:
+        if self.state == GONE:
+            return NOT_FOUND
         if self.state in ("succeeded", "failed", "cancelled"):
             return FINISHED
         if self.state != "cancelling":
@@ -101,6 +106,8 @@ class ModelJob:
         return None
 
     def pause(self) -> str | None:
+        if self.state == GONE:
+            return NOT_FOUND
         if self.state in ("succeeded", "failed", "cancelled"):
             return FINISHED
         if self.state == "cancelling":
@@ -109,6 +116,8 @@ class ModelJob:
         return None
 
     def resume(self) -> str | None:
+        if self.state == GONE:
+            return NOT_FOUND
         if self.state in ("succeeded", "failed", "cancelled"):
             return FINISHED
         self._hold(False)
@@ -119,11 +128,21 @@ class ModelJob:
         self.paused = paused
 
     def retry(self) -> str | None:
+        if self.state == GONE:
+            return NOT_FOUND
         if self.state not in ("failed", "cancelled"):
             return NOT_RETRYABLE
         self.failures = 0
         self.waits = False
         self._move("queued")
+        return None
+
+    def delete(self) -> str | None:
+        if self.state == GONE:
+            return NOT_FOUND
+        if self.state not in ("succeeded", "failed", "cancelled"):
+            return NOT_FINISHED
+        self.state = GONE
         return None
 
     def sweep(self) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from app.parent import end_with_parent
+
 
 @dataclass
 class Part:
@@ -27,7 +29,13 @@ class Part:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                self.command, env=dict(self.environment), stdout=log, stderr=log, start_new_session=True
+                self.command,
+                env=dict(self.environment),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # Nothing is left running when a campaign is itself killed.
+                preexec_fn=lambda: end_with_parent(signal.SIGKILL),
             )
 
     def tend(self) -> None:
@@ -55,6 +63,14 @@ class Part:
 def kill(pid: int) -> bool:
     """SIGKILL; whether there was such a process."""
     return _send(pid, signal.SIGKILL)
+
+
+def name(pid: int) -> str:
+    """As `ps` shows it."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return "gone"
 
 
 def descendants(pid: int) -> list[psutil.Process]:

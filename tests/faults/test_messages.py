@@ -1,11 +1,13 @@
 """Real workers with fake trainers: messages, connections, clocks and poison change no result. On both databases."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.faults import clock, connections, messages, poison
 from tests.faults.options import Options
+from tests.faults.proxy import Proxy
 from tests.faults.report import Row, complaints
 from tests.faults.rig import PartsRig
 
@@ -36,14 +38,15 @@ def test_a_poison_job_ends_after_three_attempts_and_hardly_delays_others(rig: Pa
     assert_good(poison.campaign(rig, FEW, num_poison=1, num_jobs=6))
 
 
+@pytest.mark.parametrize("fault", [connections.cut, connections.half_open])
 @pytest.mark.parametrize("server", ["broker", "database"])
-def test_cut_connections_lose_no_job(rig: PartsRig, server: str) -> None:
+def test_broken_connections_lose_no_job(
+    rig: PartsRig, server: str, fault: Callable[[Proxy, random.Random], None]
+) -> None:
     if server not in rig.proxies:
         pytest.skip("SQLite is a file")
-    few = Options(rounds=3, is_quiet=True)
-    row = connections.campaign(
-        rig, f"{server} cut", connections.cut, rig.proxies[server], few, num_jobs=4, ticks=15
-    )
+    few = Options(rounds=3 if fault is connections.cut else 1, is_quiet=True)
+    row = connections.campaign(rig, server, fault, rig.proxies[server], few, num_jobs=4, ticks=15)
     assert_good(row)
 
 

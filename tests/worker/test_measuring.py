@@ -1,0 +1,34 @@
+"""Measuring in a process of its own, which may die."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from worker.measuring import Measuring
+from worker.messages import Stops
+
+
+def kill_the_child() -> None:
+    """As soon as this process has one."""
+    while not (children := psutil.Process().children()):
+        time.sleep(0.01)
+    for child in children:
+        child.kill()
+
+
+def test_a_killed_measuring_process_is_no_fault_of_the_job(tmp_path: Path) -> None:
+    """An OSError: `worker.child` lets it through, and the job is tried again. A RuntimeError would fail it for good."""
+    endless = tmp_path / "artifact.pt"
+    os.mkfifo(endless)
+    measuring = Measuring(
+        paths={}, class_names=["a"], splits=[], unlabeled=False, num_threads=1, device="cpu", stops=Stops()
+    )
+    killer = threading.Thread(target=kill_the_child)
+    killer.start()
+    with pytest.raises(ChildProcessError, match="SIGKILL"):
+        measuring.measure(endless, outputs=[0])
+    killer.join()
