@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -125,16 +125,6 @@ class Collector:
                 transaction() as session,
             ):  # the others wait until its time is over
                 duties.give_up(session, self._owner)
-
-    def _try(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except ForeignFolderError as error:
-            log.error("nothing is collected: %s", error)
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("not all was collected, the next round tries again: %s", str(error).splitlines()[0])
-        except Exception:  # a bug in here must not let everything pile up until the process ends
-            log.exception("the collector hit a bug")
 
     def _round(self) -> None:
         with reading() as session:
