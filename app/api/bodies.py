@@ -24,6 +24,9 @@ async def blocks(request: Request) -> AsyncIterator[bytes]:
     waiting = bytearray()
     try:
         async for chunk in request.stream():
+            if not waiting and len(chunk) >= _BLOCK_BYTES:
+                yield chunk  # as most come from a quick client: not copied twice
+                continue
             waiting += chunk
             if len(waiting) >= _BLOCK_BYTES:
                 yield bytes(waiting)
