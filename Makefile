@@ -12,13 +12,14 @@ TESTS  ?= auto
 # With both cores busy, spinning OpenMP threads halve the speed of two processes; passive waiting costs nothing when quiet.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test check fuzz serve lock catalogue clean
+.PHONY: help demo test check fuzz faults serve lock catalogue clean
 help:
 	@echo "make demo             one real job, from photos to a downloaded .pt   (DATA=photos.zip for your own photos)"
 	@echo "make test             the tests, on real SQLite, PostgreSQL and Valkey servers"
 	@echo "make serve            the service for use, at http://127.0.0.1:8000   (PORT=…, DATA_DIR=…)"
 	@echo "make check            format, lint, types, import contracts"
 	@echo "make fuzz             the long tests: 200,000 mutated checkpoints, images, archives, the hostile corpus and the schema over HTTP (KIND=…)"
+	@echo "make faults           kill, freeze, cut and fill up whatever there is while jobs run: an hour or more (NAME=kills ROUNDS=…)"
 	@echo "make lock             resolve requirements.lock anew"
 	@echo "make catalogue        write app/architectures.json anew"
 
@@ -46,6 +47,9 @@ check: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz $(KIND)
+
+faults: $(READY)
+	@$(BIN)/python -m tests.faults $(NAME) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 serve: $(READY)
 	@$(BIN)/fewbytes up $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

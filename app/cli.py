@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import cli_storage
 from app.cli_tenants import keys_app, tenants_app
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
@@ -20,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 app.add_typer(keys_app, name="keys")
 app.add_typer(tenants_app, name="tenants")
+app.command()(cli_storage.collect)
+app.command()(cli_storage.verify)
 
 
 @app.command()
@@ -83,12 +86,17 @@ def api(
 @app.command()
 def worker(
     queues: Annotated[
-        str, typer.Option(help="Which jobs it takes: compress, inspect, or both.")
-    ] = "compress,inspect",
+        str | None,
+        typer.Option(
+            help="Which jobs it takes, separated by commas: compress, gpu (those that ask for one by name), inspect. "
+            "Default: all that this machine can do."
+        ),
+    ] = None,
 ) -> None:
     """Run one worker: one job at a time on this machine's device."""
     # Another program, not an import: the API's side of the house never loads the worker's.
-    os.execv(sys.executable, [sys.executable, "-m", "worker.main", "--queues", queues])
+    chosen = [] if queues is None else ["--queues", queues]
+    os.execv(sys.executable, [sys.executable, "-m", "worker.main", *chosen])
 
 
 @app.command(name="migrate")

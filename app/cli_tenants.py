@@ -29,6 +29,9 @@ DataDir = Annotated[
     Path | None, typer.Option(help="The service's data folder. Default: FEWBYTES_DATA_DIR, else ./data.")
 ]
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
+Weight = Annotated[
+    float | None, typer.Option(help="Its share of busy workers, beside the others' (1 if never set).")
+]
 Limit = Annotated[int | None, typer.Option(min=-1, help="0: none; -1: the settings' own again.")]
 
 
@@ -98,7 +101,7 @@ def list_tenants(data_dir: DataDir = None) -> None:
             limits = tenants.limits(session, tenant.id)
             used = vars(quotas.usage(session, tenant.id))
             shown = [f"{name} {used[name]}/{getattr(limits, f'max_{name}') or 'any'}" for name in used]
-            print(tenant.id, tenant.name, *shown, sep="\t")
+            print(tenant.id, tenant.name, *shown, f"weight {tenant.weight:g}", sep="\t")
 
 
 @tenants_app.command("set")
@@ -108,16 +111,23 @@ def set_limits(
     max_files: Limit = None,
     max_queued_jobs: Limit = None,
     max_running_jobs: Limit = None,
+    weight: Weight = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Change limits of a tenant; what is not named stays."""
+    """Change limits of a tenant, or its share; what is not named stays."""
+    if weight is not None and not 0.01 <= weight <= 1000:  # typer's own bounds let NaN pass
+        _refuse(f"--weight {weight} is no share: give a number from 0.01 to 1000 (1 is everybody's).")
     given = {
         "max_bytes": max_bytes,
         "max_files": max_files,
         "max_queued_jobs": max_queued_jobs,
         "max_running_jobs": max_running_jobs,
     }
-    changes = {key: None if value < 0 else value for key, value in given.items() if value is not None}
+    changes: dict[str, float | None] = {
+        key: None if value < 0 else value for key, value in given.items() if value is not None
+    }
+    if weight is not None:
+        changes["weight"] = weight
     with _database(data_dir) as config:
         with db.reading() as session:
             tenant = tenants.named(session, name)

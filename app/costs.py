@@ -89,6 +89,12 @@ def _epochs(step: StepSpec, training: Training) -> int:
     return epochs + (getattr(sparsity, "epochs", 0) or 0)
 
 
+def job_macs(spec: JobSpec, steps: Sequence[Macs]) -> float | None:
+    """What all steps cost with all seeds; None when one of them only tells by being done."""
+    known = [step.about for step in steps if step.about is not None]
+    return spec.seeds * sum(known) if len(known) == len(steps) else None
+
+
 def check_job(spec: JobSpec, steps: Sequence[Macs], limit: float) -> None:
     """`steps`: what each costs with one seed. Raises Problem 422 JOB_TOO_LARGE."""
     total = spec.seeds * sum(step.bound for step in steps)

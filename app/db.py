@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,11 @@ def _now_postgresql(element: _Now, compiler: Any, **options: Any) -> str:
 def db_now() -> ColumnElement[float]:
     """SQL for seconds since the epoch by the database's clock, to the millisecond."""
     return _Now()
+
+
+def rfc3339(seconds: float) -> str:
+    """A time of the database's clock as callers see it: UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"

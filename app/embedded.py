@@ -26,7 +26,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import migrate, outage
+from app import gpu, migrate, outage
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_parent
 from app.settings import settings
@@ -41,6 +41,7 @@ _READY_WITHIN_SECONDS = 60.0
 _TICK_SECONDS = 0.1
 _LOOK_AGAIN_SECONDS = 0.5
 _MIGRATION_PATIENCE_SECONDS = 2.0
+_CARD_AGAIN_SECONDS = 5.0
 
 
 @dataclass
@@ -118,21 +119,33 @@ class _Service:
     url: str
     data_dir: Path
     processes: list[_Process] = field(default_factory=list)
+    card_is_late: bool = False
+    """Some process is not in it yet."""
+    write_at: float = 0.0
 
     def write_card(self) -> None:
         """`service.json`: where the service is, for scripts; whole at every moment."""
         pids = {process.name: process.popen.pid for process in self.processes if process.popen is not None}
         card = self.data_dir / "service.json"
         partial = card.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n"
-        )
-        partial.replace(card)
+        try:
+            partial.write_text(
+                json.dumps({"url": self.url, "pids": {"up": os.getpid(), **pids}}, indent=1) + "\n"
+            )
+            partial.replace(card)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def tend(self) -> None:
-        started = [process.tend() for process in self.processes]
-        if any(started):
-            self.write_card()
+        started = [process.tend() for process in self.processes]  # all of them, whichever comes first
+        self.card_is_late |= any(started)
+        if self.card_is_late and time.monotonic() >= self.write_at:
+            try:
+                self.write_card()
+                self.card_is_late = False
+            except OSError as error:  # a full disk, say: what runs goes on running
+                _say(f"service.json could not be written, trying again: {error.strerror}")
+                self.write_at = time.monotonic() + _CARD_AGAIN_SECONDS
 
     def end(self, grace_seconds: float) -> None:
         """Workers first, which save and hand back their jobs; the broker last, which they say goodbye to."""
@@ -330,9 +343,10 @@ def _api(environment: dict[str, str], listener: socket.socket) -> _Process:
 def _workers(environment: dict[str, str], number: int) -> list[_Process]:
     command = [sys.executable, "-m", "worker.main", "--queues"]
     names = ["worker"] if number == 1 else [f"worker-{index}" for index in range(1, number + 1)]
+    trained = "compress,gpu" if gpu.present() else "compress"
     # Inspections have a worker of their own: a verdict on an upload must not wait for a day of training.
     return [
-        *(_Process(name, [*command, "compress"], environment) for name in names),
+        *(_Process(name, [*command, trained], environment) for name in names),
         _Process("inspector", [*command, "inspect"], environment),
     ]
 

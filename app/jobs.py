@@ -2,27 +2,30 @@
 
     queued ──claim──▶ running ──finish──▶ succeeded
        │                 │ ├────fail────▶ failed
-       │                 │ └──release──▶ queued        (handed back, crashed with tries left, or lease lapsed)
+       ├──reuse──▶ succeeded └─release──▶ queued     (handed back, or lost with tries left; else failed)
        └──cancel──┐      └──cancel──▶ cancelling ──finish_cancel──▶ cancelled
                   └───────────────────────────────────────────────▶ cancelled
 
+`paused` is a flag beside these states: nobody claims a job that has it, and a running one is handed back.
+
 Every function takes an open session inside `app.db.transaction()`; the caller commits by leaving that block.
+Every attempt ends with one of `OUTCOMES` and a sentence; `app.retries` says what follows from it.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, false, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app import audit, quotas
-from app.db import db_now, new_id
+from app import audit, quotas, retries
+from app.canonical import fingerprint
+from app.db import db_now, new_id, storable_text
 from app.errors import Problem, not_found
+from app.retries import OUTCOMES
 from app.settings import settings
 from app.tables import (
     CANCELLED,
@@ -37,7 +40,6 @@ from app.tables import (
     Event,
     Job,
     Metric,
-    Tenant,
 )
 from app.tenancy import tenant_of
 
@@ -46,6 +48,10 @@ ARTIFACT_EVENT = ("id", "step", "kind", "name", "sha256", "size_bytes")
 IDEMPOTENCY = ("tenant_id", "idempotency_key")
 METRIC_KEY = ("job_id", "seed", "step", "epoch", "split", "name")
 DEVICE_CHARACTERS = 80
+
+
+# What a heartbeat says of a running job that somebody paused; no state of the row.
+PAUSING = "pausing"
 
 
 class Fenced(Exception):
@@ -73,6 +79,7 @@ class NewArtifact:
     sha256: str
     size_bytes: int
     metrics: dict[str, Any]
+    receipt: dict[str, Any] | None = None
 
 
 def submit(
@@ -83,11 +90,17 @@ def submit(
     name: str | None = None,
     labels: dict[str, str] | None = None,
     idempotency_key: str | None = None,
+    result_key: str | None = None,
+    estimated_macs: float | None = None,
 ) -> tuple[Job, bool]:
-    """Insert a queued job (kind "compress" or "inspect"; the queue has the same name) of the session's tenant.
+    """Insert a queued job (kind "compress" or "inspect") of the session's tenant.
 
-    The outbox rings. Returns the job and whether it is a replay of the same idempotency key. Problem 422
-    IDEMPOTENCY_KEY_REUSED when the key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
+    `result_key`: equal for jobs that do the same work on the same bytes. What the spec says of `device`, `priority` and
+    `memory_bytes` decides who claims it, and when; `estimated_macs` (multiply-adds of all seeds) how long it is expected
+    to take. The outbox rings.
+
+    Returns the job and whether it is a replay of the same idempotency key. Problem 422 IDEMPOTENCY_KEY_REUSED when the
+    key came with another body; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
     """
     assert kind in ID_PREFIXES, kind
     tenant_id = tenant_of(session)
@@ -97,12 +110,16 @@ def submit(
         "id": job_id,
         "tenant_id": tenant_id,
         "kind": kind,
-        "queue": kind,
+        "queue": queue_of(kind, spec),
+        "priority": spec.get("priority", 0),
+        "memory_bytes": spec.get("memory_bytes"),
+        "estimated_macs": estimated_macs,
         "name": name,
         "labels": labels or {},
         "spec": spec,
         "fingerprint": fingerprint(spec),
         "idempotency_key": idempotency_key,
+        "result_key": result_key,
         "state": QUEUED,
         "last_seq": 1,
         "created_at": db_now(),
@@ -118,11 +135,16 @@ def submit(
     return _get(session, job_id), False
 
 
-def claim(session: Session, job_id: str, *, worker: str, device: str | None = None) -> Claim | None:
-    """queued → running, attempt + 1, a fresh lease. None: not claimable, drop the message.
+def queue_of(kind: str, spec: dict[str, Any]) -> str:
+    """Inspections have a queue of their own, and so has what asks for a GPU by name."""
+    return "gpu" if kind == "compress" and spec.get("device") == "cuda" else kind
 
-    A job whose tenant has as many running as it may stays queued, as if it had never been announced: `due` names
-    it as soon as one of them ends.
+
+def claim(session: Session, job_id: str, *, worker: str, device: str | None = None) -> Claim | None:
+    """queued → running, attempt + 1, a fresh lease. None: somebody else has it, it is paused or waits for its time,
+    or its tenant has as many running as it may.
+
+    Workers go through `app.schedule.claim_next`, which chooses the job.
     """
     if not _has_a_turn(session, job_id):
         return None
@@ -131,8 +153,7 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
         update(Job)
         .where(
             Job.id == job_id,
-            Job.state == QUEUED,
-            or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
+            *ready(now),
         )
         .values(
             state=RUNNING,
@@ -166,27 +187,31 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
     return Claim(job_id=job_id, attempt=job.attempt, kind=job.kind, spec=job.spec, worker=worker)
 
 
+def ready(now: ColumnElement[float]) -> tuple[ColumnElement[bool], ...]:
+    """Conditions of a row that may be claimed at `now`, as far as the row itself tells."""
+    its_time = or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now)
+    return Job.state == QUEUED, Job.paused == false(), its_time
+
+
 def _has_a_turn(session: Session, job_id: str) -> bool:
     found = session.execute(
         select(Job.kind, Job.tenant_id).where(Job.id == job_id, Job.state == QUEUED)
     ).first()
-    if found is None or found.kind != "compress" or quotas.may_run_another(session, found.tenant_id):
-        return True
-    waiting = update(Job).where(Job.id == job_id, Job.state == QUEUED).values(dispatched_at=None)
-    session.execute(waiting, execution_options=_NO_SYNC)
-    return False
+    return found is None or found.kind != "compress" or quotas.may_run_another(session, found.tenant_id)
 
 
 def heartbeat(session: Session, claim: Claim) -> str:
-    """Renew the lease; returns the state ("running", or "cancelling" once a cancel was asked). Raises Fenced.
+    """Renew the lease; returns "running", "cancelling" once a cancel was asked, "pausing" once a pause was.
+
+    Raises Fenced.
 
     A lease that lapsed unnoticed is renewed too: until somebody takes the row away, it is this attempt's.
     """
     statement = update(Job).where(*_held_by(claim)).values(lease_until=db_now() + settings().lease_seconds)
-    state: str | None = session.scalar(statement.returning(Job.state).execution_options(**_NO_SYNC))
-    if state is None:
+    found = session.execute(statement.returning(Job.state, Job.paused), execution_options=_NO_SYNC).first()
+    if found is None:
         raise _fenced(claim)
-    return state
+    return PAUSING if found.paused and found.state == RUNNING else str(found.state)
 
 
 def record(
@@ -225,61 +250,153 @@ def finish(
 ) -> None:
     """running or cancelling → succeeded, with its artifacts in the same transaction. Raises Fenced.
 
+    `passed` of the result, whether it met the job's own limits, becomes the job's.
+
     A job that finished before it noticed the cancel has succeeded: its result is whole.
     """
     job = _held(session, claim)
-    _end_attempt(session, claim, SUCCEEDED)
-    _move(session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result)
+    _end_attempt(session, claim, SUCCEEDED, "The work was done to its end.")
+    _move(
+        session, job, SUCCEEDED, "finished", artifacts=artifacts, result=result, passed=result.get("passed")
+    )
 
 
-def fail(session: Session, claim: Claim, problem: Problem, outcome: str = "failed") -> None:
-    """running or cancelling → failed with the problem as `error`. Raises Fenced."""
-    job = _held(session, claim)
-    _end_attempt(session, claim, outcome)
-    _move(session, job, FAILED, outcome, error=problem.body())
+def reuse(session: Session, job: Job, result: dict[str, Any], artifacts: Sequence[NewArtifact]) -> None:
+    """queued → succeeded, with the result and the files of another job: no worker has seen this one.
+
+    In the transaction that submitted the job, so nobody has claimed it.
+    """
+    assert job.state == QUEUED, job.state
+    _move(session, job, SUCCEEDED, "reused", artifacts=artifacts, result=result, passed=result.get("passed"))
 
 
-def release(session: Session, claim: Claim, *, outcome: str, counts: bool) -> str:
-    """running → queued (ring again now); cancelling → cancelled. Returns the new state. Raises Fenced.
+def fail(
+    session: Session,
+    claim: Claim,
+    problem: Problem,
+    *,
+    outcome: str | None = None,
+    detail: str | None = None,
+    result: dict[str, Any] | None = None,
+    artifacts: Sequence[NewArtifact] = (),
+) -> None:
+    """running or cancelling → failed with the problem as `error`. Raises Fenced.
 
-    `counts`: the attempt was lost (crash), so failures + 1; at `max_failures` the job fails instead, with
-    code WORKER_LOST.
+    `outcome` and `detail` of the attempt are the problem's where they are not given. `result` and `artifacts`: what
+    there was by then, in the same transaction.
     """
     job = _held(session, claim)
-    _end_attempt(session, claim, outcome)
-    failures = job.failures + (1 if counts else 0)
+    outcome = outcome or retries.outcome_of(problem)
+    _end_attempt(session, claim, outcome, detail or problem.detail)
+    changes: dict[str, Any] = {"error": problem.body()}
+    if result is not None:
+        changes["result"] = result
+    _move(session, job, FAILED, outcome, artifacts=artifacts, **changes)
+
+
+def release(session: Session, claim: Claim, *, outcome: str, detail: str | None = None) -> str:
+    """running → queued, or failed when attempts were lost too often; cancelling → cancelled. Returns the new state.
+
+    `outcome`: one of `retries.HANDED_BACK` or `retries.LOST`; `detail`: how it ended, in a sentence. Raises Fenced.
+    """
+    job = _held(session, claim)
+    _end_attempt(session, claim, outcome, detail)
+    decision = retries.decide(
+        outcome,
+        failures=job.failures,
+        max_failures=settings().max_failures,
+        pause_seconds=settings().retry_pause_seconds,
+        reasons=_losses(session, claim, job.failures + 1) if outcome in retries.LOST else (),
+    )
     if job.state == CANCELLING:
-        _move(session, job, CANCELLED, outcome, failures=failures)
+        _move(session, job, CANCELLED, outcome, failures=decision.failures)
         return CANCELLED
-    if counts and failures >= settings().max_failures:
-        _move(session, job, FAILED, outcome, failures=failures, error=_worker_lost(failures, outcome).body())
+    if decision.error is not None:
+        error = decision.error.body()
+        _move(session, job, FAILED, outcome, failures=decision.failures, error=error)
         return FAILED
-    _move(session, job, QUEUED, outcome, failures=failures, dispatched_at=None)
+    pause = decision.after_seconds
+    next_attempt_at = db_now() + pause if pause else None
+    again: dict[str, Any] = {"dispatched_at": None, "next_attempt_at": next_attempt_at}
+    _move(session, job, QUEUED, outcome, failures=decision.failures, **again)
     return QUEUED
 
 
 def finish_cancel(
-    session: Session, claim: Claim, result: dict[str, Any] | None, artifacts: Sequence[NewArtifact] = ()
+    session: Session,
+    claim: Claim,
+    result: dict[str, Any] | None,
+    artifacts: Sequence[NewArtifact] = (),
+    *,
+    detail: str | None = None,
 ) -> None:
     """cancelling → cancelled, with the best student so far if there was one. Raises Fenced."""
     job = _held(session, claim)
     if job.state != CANCELLING:
         raise _fenced(claim)
-    _end_attempt(session, claim, CANCELLED)
+    _end_attempt(session, claim, CANCELLED, detail)
     _move(session, job, CANCELLED, "cancelled", artifacts=artifacts, result=result)
 
 
 def cancel(session: Session, job_id: str) -> Job:
     """queued → cancelled; running → cancelling; cancelling stays. Problem 409 JOB_FINISHED, 404."""
     job = _locked(session, job_id)
-    if job.state in TERMINAL:
-        raise Problem(
-            409, "JOB_FINISHED", f"Job {job_id} is already {job.state}: there is nothing left to cancel."
-        )
+    _refuse_ended(job, "cancel")
     if job.state != CANCELLING:
         _move(session, job, CANCELLED if job.state == QUEUED else CANCELLING, "cancel_requested")
         audit.record(session, "job.cancel", job_id)
     return _get(session, job_id)
+
+
+def pause(session: Session, job_id: str) -> Job:
+    """Hold a queued job; have a running one saved and handed back, to be held then. Again: changes nothing.
+
+    Problem 409 JOB_FINISHED, JOB_CANCELLING; 404.
+    """
+    job = _locked(session, job_id)
+    _refuse_ended(job, "pause")
+    if job.state == CANCELLING:
+        raise Problem(
+            409,
+            "JOB_CANCELLING",
+            f"Job {job_id} is being cancelled: it cannot be paused any more. When it is cancelled, POST …/retry "
+            "queues it again, from its last checkpoint.",
+        )
+    if not job.paused:
+        _note(session, job, "paused", paused=True)
+        audit.record(session, "job.pause", job_id)
+    return _get(session, job_id)
+
+
+def resume(session: Session, job_id: str) -> Job:
+    """Let workers take a paused job again, or leave it running if it still does. Of another: changes nothing.
+
+    Problem 409 JOB_FINISHED, 404.
+    """
+    job = _locked(session, job_id)
+    _refuse_ended(job, "resume")
+    if job.paused:
+        _note(session, job, "resumed", paused=False, dispatched_at=None)
+        audit.record(session, "job.resume", job_id)
+    return _get(session, job_id)
+
+
+def _refuse_ended(job: Job, verb: str) -> None:
+    if job.state in TERMINAL:
+        raise Problem(
+            409, "JOB_FINISHED", f"Job {job.id} is already {job.state}: there is nothing left to {verb}."
+        )
+
+
+def _note(session: Session, job: Job, event: str, **changes: Any) -> None:
+    """Change a locked row beside its state, and tell it as an event."""
+    statement = update(Job).where(Job.id == job.id)
+    session.execute(
+        statement.values(version=Job.version + 1, last_seq=Job.last_seq + 1, **changes),
+        execution_options=_NO_SYNC,
+    )
+    data = {"state": job.state, "attempt": job.attempt}
+    _append(session, job.id, job.last_seq + 1, [(event, data)])
 
 
 def retry(session: Session, job_id: str) -> Job:
@@ -300,6 +417,8 @@ def retry(session: Session, job_id: str) -> Job:
         "retry",
         failures=0,
         dispatched_at=None,
+        next_attempt_at=None,
+        started_at=None,  # a deadline counts from it: the job has its time anew
         finished_at=None,
         result=None,
         error=None,
@@ -309,61 +428,18 @@ def retry(session: Session, job_id: str) -> Job:
     return _get(session, job_id)
 
 
-def due(session: Session, limit: int = 200, *, announced: bool | None = None) -> list[tuple[str, str]]:
-    """(job id, queue), oldest first, of queued rows not announced within `redispatch_seconds`.
+def due(session: Session, limit: int = 200) -> list[tuple[str, str]]:
+    """(job id, queue), oldest first, of rows that may be claimed and were never announced.
 
-    `announced`: only those that were announced before that, or only those that never were. Of a tenant with a
-    limit of running jobs only as many as it may still start: a thousand messages that no worker may act on would
-    delay the others.
+    Once is enough: whoever has nothing to do looks by itself, so a lost message costs a second.
     """
-    now = db_now()
-    never = Job.dispatched_at.is_(None)
-    too_long_ago = Job.dispatched_at < now - settings().redispatch_seconds
-    turn = func.row_number().over(partition_by=(Job.tenant_id, Job.kind), order_by=(Job.created_at, Job.id))
-    waiting = (
-        select(Job.id, Job.queue, Job.kind, Job.tenant_id, Job.created_at, turn.label("turn"))
-        .where(
-            Job.state == QUEUED,
-            {None: or_(never, too_long_ago), True: too_long_ago, False: never}[announced],
-            or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now),
-        )
-        .subquery()
-    )
-    busy = (
-        select(Job.tenant_id, func.count().label("num"))
-        .where(
-            Job.kind == "compress",
-            or_(
-                Job.state.in_((RUNNING, CANCELLING)),
-                and_(Job.state == QUEUED, Job.dispatched_at >= now - settings().redispatch_seconds),
-            ),
-        )
-        .group_by(Job.tenant_id)
-        .subquery()
-    )
-    most = func.coalesce(Tenant.max_running_jobs, settings().tenant_max_running_jobs)
     rows = session.execute(
-        select(waiting.c.id, waiting.c.queue)
-        .join(Tenant, Tenant.id == waiting.c.tenant_id)
-        .outerjoin(busy, busy.c.tenant_id == waiting.c.tenant_id)
-        .where(
-            or_(
-                waiting.c.kind != "compress",
-                most == 0,
-                waiting.c.turn <= most - func.coalesce(busy.c.num, 0),
-            )
-        )
-        .order_by(waiting.c.created_at, waiting.c.id)
+        select(Job.id, Job.queue)
+        .where(Job.dispatched_at.is_(None), *ready(db_now()))
+        .order_by(Job.created_at, Job.id)
         .limit(limit)
     )
     return [(job_id, queue) for job_id, queue in rows]
-
-
-def num_announced(session: Session) -> dict[str, int]:
-    """How many rows wait for a worker that was told of them, by queue."""
-    told = (Job.state == QUEUED, Job.dispatched_at.is_not(None))
-    rows = session.execute(select(Job.queue, func.count()).where(*told).group_by(Job.queue))
-    return {row[0]: row[1] for row in rows}
 
 
 def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
@@ -391,18 +467,18 @@ def sweep(session: Session, limit: int = 200) -> int:
 
     Returns how many. Rows that another sweeper or their own worker holds just now are skipped.
     """
-    lapsed = select(Job).where(*_lapsed()).order_by(Job.id).limit(limit).with_for_update(skip_locked=True)
-    jobs = session.scalars(lapsed, execution_options=_FRESH).all()
-    for job in jobs:
-        lost = Claim(job.id, job.attempt, job.kind, job.spec, job.lease_owner or "")
-        release(session, lost, outcome="worker_lost", counts=True)
-    return len(jobs)
-
-
-def fingerprint(spec: dict[str, Any]) -> str:
-    """sha256 of the canonical JSON: keys sorted, no spaces. The order of keys makes no difference."""
-    canonical = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    overdue_seconds = (db_now() - Job.lease_until).label("overdue_seconds")
+    lapsed = select(Job, overdue_seconds).where(*_lapsed()).order_by(Job.id).limit(limit)
+    lapsed = lapsed.with_for_update(skip_locked=True)
+    rows = session.execute(lapsed, execution_options=_FRESH).all()
+    for job, overdue in rows:
+        owner = job.lease_owner or ""
+        silent = settings().lease_seconds + overdue
+        lost = Claim(job.id, job.attempt, job.kind, job.spec, owner)
+        release(
+            session, lost, outcome="worker_lost", detail=f"The worker {owner} was silent for {silent:.0f} s."
+        )
+    return len(rows)
 
 
 # Rows are changed by statements, then read back; the session's own copies are never trusted.
@@ -470,6 +546,8 @@ def _move(
         changes |= {"phase": None, "lease_owner": None, "lease_until": None}
     if state in TERMINAL:
         changes["finished_at"] = db_now()
+    if state not in (QUEUED, RUNNING):
+        changes["paused"] = False  # there is nothing left to hold
     statement = (
         update(Job)
         .where(Job.id == job.id, Job.state == job.state, Job.attempt == job.attempt)
@@ -482,13 +560,24 @@ def _move(
     _append(session, job.id, job.last_seq + 1, events)
 
 
-def _end_attempt(session: Session, claim: Claim, outcome: str) -> None:
+def _end_attempt(session: Session, claim: Claim, outcome: str, detail: str | None) -> None:
+    assert outcome in OUTCOMES, outcome
+    detail = storable_text(detail) if detail is not None else None
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == claim.job_id, Attempt.n == claim.attempt)
-        .values(ended_at=db_now(), outcome=outcome),
+        .values(ended_at=db_now(), outcome=outcome, detail=detail),
         execution_options=_NO_SYNC,
     )
+
+
+def _losses(session: Session, claim: Claim, num_attempts: int) -> list[str]:
+    """How the last lost attempts ended, in order; as many as are counted since the job was queued by its owner."""
+    lost = select(Attempt.n, Attempt.outcome, Attempt.detail).where(
+        Attempt.job_id == claim.job_id, Attempt.outcome.in_(retries.LOST)
+    )
+    rows = session.execute(lost.order_by(Attempt.n.desc()).limit(num_attempts)).all()
+    return [detail or f"It ended as {outcome}." for _, outcome, detail in reversed(rows)]
 
 
 def _append(
@@ -539,16 +628,6 @@ def _replayed(session: Session, row: dict[str, Any]) -> Job:
             "Send the same body again, or use a new key.",
         )
     return job
-
-
-def _worker_lost(failures: int, outcome: str) -> Problem:
-    return Problem(
-        500,
-        "WORKER_LOST",
-        f"The job was lost {failures} times while it ran, the last time as {outcome}. "
-        "Often it needs more memory than the worker has: try a smaller batch_size, then POST …/retry.",
-        retryable=True,
-    )
 
 
 def _insert(session: Session, table: type[Any]) -> Any:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,10 +28,12 @@ from app.api.keyring import Keyring
 from app.api.parameters import RefuseUnknown
 from app.api.strict import StrictBody
 from app.api.threads import limit_database_threads
+from app.collector import Collector
 from app.outbox import Outbox
 from app.settings import Settings
 from app.settings import settings as environment
 from app.storage import Storage
+from app.version import version
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or environment()
     app = FastAPI(
         title="fewbytes",
-        version=_version(),
+        version=version(),
         description=_DESCRIPTION,
         lifespan=_lifespan,
         dependencies=[RefuseUnknown],
@@ -86,6 +87,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     limit_database_threads()
+    collector = Collector(app.state.settings)
+    collector.start()
+    try:
+        async with _doorbells(app):
+            yield
+    finally:
+        collector.stop()
+
+
+@asynccontextmanager
+async def _doorbells(app: FastAPI) -> AsyncIterator[None]:
     if not app.state.settings.broker_url:
         log.warning("no BROKER_URL: jobs are stored, but no worker hears of them")
         yield
@@ -95,13 +107,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         app.state.outbox.stop()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("fewbytes")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "0"
 
 
 def __getattr__(name: str) -> Any:

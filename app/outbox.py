@@ -1,7 +1,7 @@
 """The thread that rings doorbells and sweeps, in every process of ours. Ringing twice is harmless.
 
 A request never talks to the broker: it commits its row and calls `wake()`. So a broker that is dead, frozen
-or emptied costs waiting jobs some seconds and a client nothing.
+or emptied costs waiting jobs a second, in which idle workers look by themselves, and a client nothing.
 """
 
 import logging
@@ -13,13 +13,16 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import jobs, queue
+from app import duties, jobs, queue
 from app.db import reading, transaction
+from app.settings import settings
 
 log = logging.getLogger(__name__)
 
 RING_SECONDS = 0.5
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
+# How long a sweeper that died is waited for. Its next look may be a round later.
+SWEEPER_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 5.0
 
 
@@ -27,8 +30,9 @@ class Outbox:
     """`start` it once per process. It outlives a dead database or broker: it logs, waits, and tries again."""
 
     def __init__(self) -> None:
+        self._owner = duties.new_owner()
         self._duties = [
-            _Duty("sweep", sweep, every_seconds=SWEEP_SECONDS),
+            _Duty("sweep", self._sweep, every_seconds=SWEEP_SECONDS),
             _Duty("ring", ring, every_seconds=RING_SECONDS),
         ]
         self._something_to_do = threading.Event()
@@ -57,6 +61,18 @@ class Outbox:
                 self._something_to_do.clear()
                 for duty in self._duties:
                     duty.hurry()
+        self._give_up()
+
+    def _sweep(self) -> None:
+        if sweep(self._owner):
+            self.wake()  # what was mended waits for a worker now
+
+    def _give_up(self) -> None:
+        try:
+            with transaction() as session:
+                duties.give_up(session, self._owner)
+        except SQLAlchemyError as error:  # the others wait until its time is over
+            log.info("outbox: the duties were not given up: %s", str(error).splitlines()[0])
 
 
 class _Duty:
@@ -101,43 +117,36 @@ class _Duty:
 
 
 def ring() -> int:
-    """Announce the rows that are due and stamp them; how many. Raises when broker or database fails."""
+    """Announce, once, each row that may be claimed, and stamp it; how many. Raises when broker or database fails."""
     with reading() as session:
-        new = jobs.due(session, announced=False)
-        old = jobs.due(session, announced=True)
-        waiting = jobs.num_announced(session) if old else {}
-    lost, kept = _lost_and_kept(old, waiting)
+        new = jobs.due(session)
     sent: list[str] = []
     try:
-        for job_id, queue_name in [*new, *lost]:
+        for job_id, queue_name in new:
             queue.send(job_id, queue_name)
             sent.append(job_id)
     finally:
         # Sent, then stamped: killed in between, it is sent twice. The other way round it would be sent late.
-        stamped = [*sent, *(job_id for job_id, _ in kept)]
-        if stamped:
+        if sent:
             with transaction() as session:
-                jobs.mark_dispatched(session, stamped)
+                jobs.mark_dispatched(session, sent)
     return len(sent)
 
 
-def sweep() -> int:
-    """Mend what lost its worker; how many. Takes the write lock only when there is something."""
+def sweep(owner: str) -> int:
+    """Mend what lost its worker, if this is the owner's duty; how many.
+
+    Takes the write lock only to renew the duty, and when there is something to mend.
+    """
+    with reading() as session:
+        if duties.is_anothers(session, "sweep", owner):
+            return 0
+    with transaction() as session:
+        # Shorter than half a lease: a worker that swept too is no longer waited for when its job's lease ends.
+        if not duties.hold(session, "sweep", owner, min(SWEEPER_SECONDS, settings().lease_seconds / 2)):
+            return 0
     with reading() as session:
         if not jobs.has_lapsed(session):
             return 0
     with transaction() as session:
         return jobs.sweep(session)
-
-
-Rows = list[tuple[str, str]]
-
-
-def _lost_and_kept(rows: Rows, waiting: dict[str, int]) -> tuple[Rows, Rows]:
-    """Split rows announced a while ago: those whose message may be lost, those that need no second one.
-
-    While a queue holds a message for each row that was announced, its workers are just busy. Ringing again would
-    pile up four messages a minute and job, and a new job would wait behind thousands that mean nothing.
-    """
-    full = {name for name in {name for _, name in rows} if queue.depth(name) >= waiting.get(name, 0)}
-    return [row for row in rows if row[1] not in full], [row for row in rows if row[1] in full]

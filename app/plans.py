@@ -7,9 +7,10 @@ from sqlalchemy.orm import Session
 
 from app import architectures, resources, step_rules
 from app.classes import TeacherClasses, align
-from app.costs import check_job
+from app.costs import check_job, job_macs
 from app.errors import Problem
 from app.estimates import estimates
+from app.reuse import result_key
 from app.settings import settings
 from app.spec.job import JobSpec
 from app.spec.networks import Preprocessing, Student, scaled_preprocessing
@@ -31,9 +32,13 @@ class Plan:
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    estimated_macs: float | None
+    """Multiply-adds of all steps and seeds; null where only doing it tells."""
     limits: dict[str, Any]
     """What this service allows one job: `macs` of all steps and seeds together, `seconds`; null: no limit."""
     warnings: list[str]
+    result_key: str
+    """Equal for jobs that would leave the same result."""
 
 
 def resolve(session: Session, spec: JobSpec) -> Plan:
@@ -66,8 +71,10 @@ def resolve(session: Session, spec: JobSpec) -> Plan:
         teachers=[_teacher_summary(teacher) for teacher in known],
         dataset=_dataset_summary(dataset),
         estimates=shown,
+        estimated_macs=job_macs(spec, costs),
         limits={"macs": settings().max_job_macs or None, "seconds": settings().max_job_seconds},
         warnings=_warnings(spec, known, dataset),
+        result_key=result_key(spec, known, dataset),
     )
 
 

@@ -1,6 +1,7 @@
 """The doorbell: Celery's settings, and sending "look at this row" by the task's name. All share it.
 
-A message holds a job's id and nothing else. It may be lost, late or doubled: the row decides (`jobs.claim`).
+A message says "look for work in this queue"; the id in it is a hint for logs. It may be lost, late or doubled: the
+rows decide (`app.schedule`).
 """
 
 import threading
@@ -15,7 +16,8 @@ from sqlalchemy.engine import make_url
 from app.settings import settings
 
 TASK = "run_job"
-QUEUES = ("compress", "inspect")
+QUEUES = ("compress", "gpu", "inspect")
+"""Jobs for any device, jobs that ask for a GPU by name, inspections."""
 
 # While sending, each connection to the broker and each of its answers may take this long. Two of them can add
 # up (connect, then the first command), and a send is to give up within two seconds.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, cast, func, select, union
 from sqlalchemy.orm import Session
 
-from app import tenants
+from app import references, tenants
 from app.db import db_now
 from app.errors import Problem
-from app.tables import CANCELLING, QUEUED, RUNNING, Artifact, Dataset, File, Job, Teacher, Upload
+from app.tables import CANCELLING, QUEUED, RUNNING, File, Job, Upload
 
 RETRY_SECONDS = 10
 
@@ -42,20 +42,12 @@ def usage(session: Session, tenant_id: str) -> Usage:
 
 def num_bytes(session: Session, tenant_id: str) -> int:
     """Bytes of the tenant's distinct objects, and of its uploads under way at their declared sizes."""
-    columns = (
-        (File.sha256, File.size_bytes, File.tenant_id),
-        (Teacher.file_sha256, Teacher.file_size_bytes, Teacher.tenant_id),
-        (Teacher.artifact_sha256, Teacher.artifact_size_bytes, Teacher.tenant_id),
-        (Teacher.tensors_sha256, Teacher.tensors_size_bytes, Teacher.tenant_id),
-        (Dataset.file_sha256, Dataset.file_size_bytes, Dataset.tenant_id),
-        (Dataset.index_sha256, Dataset.index_size_bytes, Dataset.tenant_id),
-        (Dataset.pack_sha256, Dataset.pack_size_bytes, Dataset.tenant_id),
-        (Artifact.sha256, Artifact.size_bytes, Artifact.tenant_id),
-    )
     named = union(
         *(
-            select(sha256.label("sha256"), size.label("size_bytes")).where(owner == tenant_id)
-            for sha256, size, owner in columns
+            select(sha256.label("sha256"), size.label("size_bytes")).where(
+                sha256.class_.tenant_id == tenant_id
+            )
+            for sha256, size in references.COLUMNS
         )
     ).subquery()
     objects = select(func.max(named.c.size_bytes).label("size_bytes")).group_by(named.c.sha256).subquery()

@@ -4,31 +4,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, select
 from sqlalchemy.orm import Session
 
 from app import workers
 from app.db import db_now
 from app.errors import not_found
+from app.places import Place, place
+from app.queue import QUEUES
 from app.tables import QUEUED, RUNNING, Artifact, Attempt, Event, Job, Metric
 from app.tenancy import EVERY_TENANT
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job with what belongs to it, at one moment.
-
-    `position` is 1 for the next of its queue; None when not queued.
-    """
+    """A job with what belongs to it, at one moment; its place in the line while it is queued."""
 
     job: Job
     attempts: Sequence[Attempt]
-    position: int | None
+    place: Place | None
 
     @property
     def etag(self) -> str:
-        """The version; while queued also the position, which changes without the job."""
-        return f'"{self.job.version}"' if self.position is None else f'"{self.job.version}-{self.position}"'
+        """The version; while queued also position and reason, which change without the job."""
+        if self.place is None:
+            return f'"{self.job.version}"'
+        return f'"{self.job.version}-{self.place.position or 0}-{self.place.reason}"'
 
 
 def find_job(session: Session, job_id: str) -> Job:
@@ -48,23 +49,25 @@ def snapshot(session: Session, job_id: str) -> Snapshot:
     """Raises Problem 404."""
     job = find_job(session, job_id)
     attempts = session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.n)).all()
-    return Snapshot(job, attempts, _position(session, job) if job.state == QUEUED else None)
-
-
-def _position(session: Session, job: Job) -> int:
-    before = or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id))
-    ahead = select(func.count()).where(Job.state == QUEUED, Job.queue == job.queue, before)
-    # Everybody's jobs wait in one line: whose they are is not told, how many they are is.
-    return (session.scalar(ahead, execution_options=EVERY_TENANT) or 0) + 1
+    return Snapshot(job, attempts, place(session, job) if job.state == QUEUED else None)
 
 
 def job_filters(
-    state: str | None, labels: dict[str, str], created_after: float | None
+    state: str | None,
+    labels: dict[str, str],
+    created_after: float | None,
+    *,
+    passed: bool | None = None,
+    paused: bool | None = None,
 ) -> list[ColumnElement[bool]]:
     """Conditions for a list of jobs that compress; inspections belong to their teacher or data set."""
     where: list[ColumnElement[bool]] = [Job.kind == "compress"]
     if state is not None:
         where.append(Job.state == state)
+    if passed is not None:
+        where.append(Job.passed.is_(passed))
+    if paused is not None:
+        where.append(Job.paused == paused)
     if created_after is not None:
         where.append(Job.created_at > created_after)
     where += [Job.labels[key].as_string() == value for key, value in labels.items()]
@@ -113,21 +116,23 @@ def queues(session: Session) -> list[dict[str, Any]]:
     """Every queue.
 
     Jobs (of all tenants) that wait and run in it, how long the oldest has waited, and the workers that listen to it.
+    What is paused does not wait.
     """
     listening = [queue for worker in workers.alive(session) for queue in worker.queues]
+    waits = and_(Job.state == QUEUED, Job.paused == false())
     counted = (
         select(
             Job.queue,
-            func.count().filter(Job.state == QUEUED),
+            func.count().filter(waits),
             func.count().filter(Job.state == RUNNING),
-            func.max(db_now() - Job.created_at).filter(Job.state == QUEUED),
+            func.max(db_now() - Job.created_at).filter(waits),
         )
         .where(Job.state.in_((QUEUED, RUNNING)))
         .group_by(Job.queue)
     )
     found = session.execute(counted, execution_options=EVERY_TENANT)
     rows = {name: (depth, running, wait) for name, depth, running, wait in found}
-    names = sorted({"compress", "inspect", *rows, *listening})
+    names = sorted({*QUEUES, *rows, *listening})
     return [
         {
             "name": name,

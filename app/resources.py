@@ -16,12 +16,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import architectures, audit, jobs, quotas
+from app.canonical import fingerprint
 from app.db import db_now, new_id
 from app.errors import Problem, not_found
 from app.settings import Settings
 from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
 from app.tables import CANCELLED, FAILED, SUCCEEDED, TERMINAL, Dataset, File, Job, Teacher, Upload
-from app.tenancy import EVERY_TENANT, tenant_of
+from app.tenancy import tenant_of
 
 INSPECTING, READY, REJECTED = "inspecting", "ready", "rejected"
 Inspected = Teacher | Dataset
@@ -162,11 +163,13 @@ def find_upload(session: Session, ident: str) -> Upload:
 
 
 def expired_uploads(session: Session) -> list[str]:
-    """Drop the rows of uploads, whosever, that nobody finished in time; returns their ids, whose bytes can go too."""
-    late = select(Upload.id).where(Upload.expires_at < db_now())
-    ids = list(session.scalars(late, execution_options=EVERY_TENANT))
-    session.execute(delete(Upload).where(Upload.id.in_(ids)), execution_options=EVERY_TENANT)
-    return ids
+    """The uploads, whosever, that nobody finished in time, and those finished long ago."""
+    return list(session.scalars(select(Upload.id).where(Upload.expires_at < db_now())))
+
+
+def drop_uploads(session: Session, idents: list[str]) -> None:
+    """Forget these rows, in a session of the service itself."""
+    session.execute(delete(Upload).where(Upload.id.in_(idents)))
 
 
 def too_large(settings: Settings) -> Problem:
@@ -233,7 +236,10 @@ def register_dataset(session: Session, spec: DatasetSpec, settings: Settings) ->
 
 
 def _named_file(session: Session, name: str) -> File:
-    file = session.scalar(select(File).where(File.name == name))
+    """The file that a new row will refer to. Until that is committed nobody deletes or replaces this one: its bytes,
+    which may be old, have a name at every moment, and are not collected."""
+    quotas.lock_for_queueing(session, tenant_of(session))  # before the file, as whoever saves one does
+    file = session.scalar(select(File).where(File.name == name).with_for_update(read=True))
     if file is None:
         names = session.scalars(select(File.name).order_by(File.updated_at.desc()).limit(200)).all()
         near = get_close_matches(name, names, n=1)
@@ -358,7 +364,7 @@ def architecture_spec(query: ArchitectureQuery) -> dict[str, Any]:
 def known_architecture(session: Session, query: ArchitectureQuery) -> Job | None:
     """The inspection of exactly this query, finished or under way, unless every one failed."""
     wanted = select(Job).where(
-        Job.fingerprint == jobs.fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
+        Job.fingerprint == fingerprint(architecture_spec(query)), Job.state.not_in((FAILED, CANCELLED))
     )
     return session.scalars(wanted.order_by((Job.state == SUCCEEDED).desc(), Job.id).limit(1)).first()
 

@@ -29,9 +29,6 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Time a trainer has to save its best student."
     )
     max_failures: int = Field(3, ge=1, description="Attempts lost to crashes before a job fails.")
-    redispatch_seconds: float = Field(
-        15.0, gt=0, description="A queued job nobody claimed is announced again."
-    )
     poll_seconds: float = Field(
         1.0, gt=0, description="An idle worker looks for jobs this often, whether a message came or not."
     )
@@ -92,6 +89,11 @@ class Settings(BaseSettings):
         "INFO", description="DEBUG: every request; INFO: those refused or slow."
     )
     num_threads: int = Field(0, ge=0, description="Torch threads of one trainer; 0: one per core.")
+    warm_start: bool = Field(
+        True,
+        description="Beside each worker a process with PyTorch imported, of which trainers are forked: they start in a "
+        "moment, for half a gigabyte of memory.",
+    )
     inspection_memory_bytes: int = Field(
         16 << 30, ge=0, description="What looking at one upload may take; 0: no limit."
     )

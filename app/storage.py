@@ -3,14 +3,18 @@
 An object has its final name only when all its bytes are on the disk (temporary file, fsync, rename, fsync of
 the folder): plain writes were torn in 54 of 60 kills, these in none.
 
-Everybody else uses `writer`, `put_file`, `path`, `open`, `exists` and `delete`. A bucket can stand behind the
-same six: `path` is then a local copy.
+Everybody else uses `writer`, `put_file`, `path`, `open`, `exists` and `delete`; the collector also `old_objects` and
+`delete_if_old`. A bucket can stand behind them: `path` is then a local copy.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -19,6 +23,8 @@ from app.errors import Problem
 from app.settings import settings
 
 CHUNK_BYTES = 1 << 20
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Storage:
@@ -65,9 +71,44 @@ class Storage:
         """Remove the object if it is there. Who still reads it reads on to its end."""
         self._place(sha256).unlink(missing_ok=True)
 
+    def old_objects(self, seconds: float) -> Iterator[tuple[str, int]]:
+        """(sha256, size in bytes) of what was last put longer ago than that, in the order of digests."""
+        before = time.time() - seconds
+        for folder in sorted(self._objects.glob("[0-9a-f][0-9a-f]")):
+            with os.scandir(folder) as entries:
+                old = [
+                    (entry.name, status.st_size)
+                    for entry in entries
+                    if _DIGEST.fullmatch(entry.name)
+                    and (status := _status(entry))
+                    and status.st_mtime < before
+                ]
+            yield from sorted(old)
+
+    def delete_if_old(self, sha256: str, seconds: float) -> bool:
+        """Remove the object unless it was put again within that time; whether it was removed.
+
+        A writer that puts the same content just now is excluded by a lock. Before this: the object is new, and stays.
+        After this: the writer's own copy is there. In between there is nothing.
+        """
+        place = self._place(sha256)
+        with _fan_out(place.parent, fcntl.LOCK_EX):
+            try:
+                if place.stat().st_mtime >= time.time() - seconds:
+                    return False
+                place.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    @property
+    def partial(self) -> Path:
+        """The folder of what is being written; a file in it that nobody writes to is a leftover."""
+        return self._partial
+
     def _place(self, sha256: str) -> Path:
         # No text of a user's ever becomes part of a path.
-        assert re.fullmatch("[0-9a-f]{64}", sha256), sha256
+        assert _DIGEST.fullmatch(sha256), sha256
         return self._objects / sha256[:2] / sha256
 
     def _partial_file(self) -> tuple[BinaryIO, Path]:
@@ -81,9 +122,11 @@ class Storage:
             place.parent.mkdir(parents=True, exist_ok=True)
             _sync_folder(place.parent.parent)
         partial.chmod(0o444)
-        # An object that is already there is replaced by its equal, which also mends one that was damaged.
-        partial.replace(place)
-        _sync_folder(place.parent)
+        with _fan_out(place.parent, fcntl.LOCK_SH) as folder:
+            os.utime(partial)  # a row names it soon: it counts as new from now on, not from its first byte on
+            # An object that is already there is replaced by its equal, which also mends one that was damaged.
+            partial.replace(place)
+            os.fsync(folder)
 
 
 class Writer:
@@ -123,8 +166,12 @@ class Writer:
 
     def abort(self) -> None:
         """Drop what was written. After a commit it does nothing."""
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        try:
+            # It writes what is still in its buffer, and fails where that failed before. It is closed all the same.
+            with contextlib.suppress(OSError):
+                self._file.close()
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +185,25 @@ class Writer:
 def storage() -> Storage:
     """The storage of the settings' data folder."""
     return Storage(settings().resolved_data_dir)
+
+
+@contextlib.contextmanager
+def _fan_out(folder: Path, lock: int) -> Iterator[int]:
+    """The open folder under a lock: many writers share it, a deletion has it alone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, lock)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """None: it was removed meanwhile."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def _sync_folder(folder: Path) -> None:

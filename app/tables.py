@@ -240,8 +240,19 @@ class Job(Owned, Base):
 
     __table_args__ = (
         UniqueConstraint("tenant_id", "idempotency_key"),
-        Index(None, "state", "queue"),
+        Index(None, "state", "queue", "finished_at"),
         Index(None, "tenant_id", "kind", "created_at", "id"),
+        # A tenant's next job is one look into this, however many wait.
+        Index(
+            "ix_jobs_turn",
+            "tenant_id",
+            "state",
+            "queue",
+            "paused",
+            priority.desc(),
+            "created_at",
+            "id",
+        ),
     )
 
 
@@ -256,6 +267,8 @@ class Attempt(OfJob, Base):
     outcome: Mapped[str | None] = mapped_column(String(40))  # `app.jobs.OUTCOMES`
     detail: Mapped[str | None] = mapped_column(Text)  # one sentence on how it ended
 
+    __table_args__ = (Index(None, "ended_at"),)
+
 
 class Event(OfJob, Base):
     """What happened to a job, in order; `seq` counts within the job. Log lines are events of type `log`."""
@@ -264,7 +277,7 @@ class Event(OfJob, Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[float] = mapped_column()
-    type: Mapped[str] = mapped_column(String(24))  # state, progress, stage, log, artifact
+    type: Mapped[str] = mapped_column(String(24))  # state, paused, resumed, progress, stage, log, artifact
     data: Mapped[dict[str, Any]] = mapped_column()
 
 
@@ -291,7 +304,7 @@ class Metric(OfJob, Base):
 
 
 class Artifact(Owned, Base):
-    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled job had,
+    """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled or late job had,
     `export` the answer in another format; a step's attachments have kinds of their own."""
 
     __tablename__ = "artifacts"

@@ -1,6 +1,6 @@
 """Tenants, and what each may have."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import select
@@ -78,8 +78,8 @@ def everybody(session: Session) -> Sequence[Tenant]:
     return session.scalars(select(Tenant).order_by(Tenant.name)).all()
 
 
-def change(session: Session, tenant_id: str, limits: dict[str, int | None]) -> None:
-    """Set limits by their names (null: the settings' own again)."""
+def change(session: Session, tenant_id: str, limits: Mapping[str, float | None]) -> None:
+    """Set limits by their names (null: the settings' own again), or `weight`, its share of the workers."""
     tenant = find(session, tenant_id)
     for name, value in limits.items():
         setattr(tenant, name, value)

@@ -7,11 +7,38 @@ be right about it.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from app.errors import Problem
+
+
+class Part:
+    """The file of one upload, open at its end. `start`: its length when it was opened."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.start = file.seek(0, os.SEEK_END)
+
+    def write(self, block: bytes) -> None:
+        """Append. On a full disk as much as there is room for is kept, then OSError."""
+        rest = memoryview(block)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def take_back(self) -> None:
+        """Drop all that was written here."""
+        self._file.truncate(self.start)
+
+    def sync(self) -> None:
+        """What was written survives a power cut from now on. OSError when it may not: it was taken back then."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError:
+            # The kernel forgets what it could not write: a second fsync would succeed and mean nothing.
+            self.take_back()
+            raise
 
 
 class Parts:
@@ -36,27 +63,32 @@ class Parts:
             return None
 
     @contextmanager
-    def append(self, upload_id: str) -> Iterator[BinaryIO]:
+    def append(self, upload_id: str) -> Iterator[Part]:
         """The file, open at its end, ours alone.
 
         Problem 409 while another request appends to it or finishes it.
         """
         try:
             # Never create it here: a file that is gone means that the upload is complete.
-            part = os.fdopen(os.open(self.path(upload_id), os.O_WRONLY | os.O_APPEND), "ab")
+            descriptor = os.open(self.path(upload_id), os.O_WRONLY | os.O_APPEND)
         except FileNotFoundError:
             raise _busy() from None
-        with part:
-            try:
-                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _busy() from None
-            part.seek(0, os.SEEK_END)
+        # Unbuffered: what could not be written is not tried again by whoever closes the file.
+        with os.fdopen(descriptor, "ab", buffering=0) as file:
+            if not _locked(file):
+                raise _busy()
+            part = Part(file)
             try:
                 yield part
             finally:
-                part.flush()
-                os.fsync(part.fileno())
+                part.sync()
+
+    def leftovers(self) -> Iterator[tuple[str, os.stat_result]]:
+        """(upload id, status) of every file there is."""
+        if self._folder.is_dir():
+            for path in sorted(self._folder.iterdir()):
+                with suppress(FileNotFoundError):  # finished meanwhile
+                    yield path.name, path.stat()
 
     def begin_again(self, upload_id: str) -> None:
         """Forget the bytes, not the upload."""
@@ -64,6 +96,26 @@ class Parts:
 
     def drop(self, upload_id: str) -> None:
         self.path(upload_id).unlink(missing_ok=True)
+
+    def drop_if_free(self, upload_id: str) -> bool:
+        """Remove the file unless a request is writing to it; whether it is gone."""
+        try:
+            with self.path(upload_id).open("rb") as file:
+                if not _locked(file):
+                    return False
+                self.drop(upload_id)
+        except FileNotFoundError:
+            pass
+        return True
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Lock it until it is closed, if nobody else has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _busy() -> Problem:

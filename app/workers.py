@@ -1,9 +1,10 @@
-"""Which worker processes are there. Only for people to look at: no decision about a job reads this table."""
+"""Which worker processes are there. For people to look at, and for what a waiting job is told: no
+claim reads this table."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -15,16 +16,38 @@ LEASES_UNTIL_GONE = 3
 
 
 def seen(
-    session: Session, worker_id: str, *, queues: list[str], device: str, job_id: str | None = None
+    session: Session,
+    worker_id: str,
+    *,
+    queues: list[str],
+    device: str,
+    memory_bytes: int | None = None,
+    trouble: str | None = None,
+    job_id: str | None = None,
 ) -> None:
-    """This worker lives, listens to these queues, and works on this job (None: waits for one)."""
-    row: dict[str, Any] = {"queues": queues, "device": device, "job_id": job_id, "seen_at": db_now()}
+    """This worker lives, listens to these queues, and works on this job (None: waits for one).
+
+    `memory_bytes`: what one of its jobs may need. `trouble`: why it takes no job just now, in a sentence.
+    """
+    row: dict[str, Any] = {
+        "queues": queues,
+        "device": device,
+        "memory_bytes": memory_bytes,
+        "trouble": trouble,
+        "job_id": job_id,
+        "seen_at": db_now(),
+    }
     insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     session.execute(
         insert(Worker)
         .values(id=worker_id, started_at=db_now(), **row)
         .on_conflict_do_update(index_elements=["id"], set_=row)
     )
+
+
+def left(session: Session, worker_id: str) -> None:
+    """This worker ended well: nobody need wait for it to be missed."""
+    session.execute(delete(Worker).where(Worker.id == worker_id))
 
 
 def alive(session: Session) -> Sequence[Worker]:

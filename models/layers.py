@@ -1,17 +1,14 @@
 """The layer table: what every layer gives, holds and costs, for one image.
 
-MACs are multiply-adds. A convolution has C_out * (C_in / groups) * k_h * k_w * H_out * W_out, a linear layer
-in * out at each position, attention its projections and its two products. Biases, norms, activations and
-pooling count as 0, as in Blalock et al. 2020 (ShrinkBench, MLSys), whose code forgets the groups.
+MACs are multiply-adds, as `load_artifact.calls` counts them.
 """
 
 import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from .load_artifact import Network, build
+from .load_artifact import Network, calls
 
 Shape = list[int]
 
@@ -51,66 +48,12 @@ def _row(
 
 def _rows_of_calls(network: Network) -> dict[tuple[str, str], dict[str, Any]]:
     """A row for each layer, and for each function that costs something, in the order of their first calls."""
-    with torch.device("meta"):
-        blueprint = build(network.graph).eval()
-    nodes = {node["name"]: node for node in network.graph["nodes"]}
-    shapes: dict[str, Shape] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-
-    def observe(name: str, value: Any) -> None:
-        first = value[0] if isinstance(value, tuple) else value
-        if not isinstance(first, Tensor):
-            return
-        shapes[name] = list(first.shape)
-        node = nodes[name]
-        inputs = [shapes.get(reference, []) for reference in _references(node)]
+    for node, output_shape, macs in calls(network):
+        target, shape = node.get("target", ""), output_shape[1:]
         if node["op"] == "layer":
-            layer = blueprint.get_submodule(node["target"])
-            kind = network.graph["layers"][node["target"]]["type"]
-            row = rows.setdefault(("layer", node["target"]), _row(node["target"], kind, shapes[name][1:]))
-            row["macs"] += _layer_macs(layer, inputs, shapes[name])
-        elif node["op"] == "function":
-            macs = _function_macs(node["target"], inputs, shapes[name])
-            if macs:
-                rows["function", name] = _row(name, node["target"], shapes[name][1:], macs=macs)
-
-    with torch.no_grad():
-        blueprint.run(torch.empty((1, *network.input_shape), device="meta"), observe)
+            kind = network.graph["layers"][target]["type"]
+            rows.setdefault(("layer", target), _row(target, kind, shape))["macs"] += macs
+        elif node["op"] == "function" and macs:
+            rows["function", node["name"]] = _row(node["name"], target, shape, macs=macs)
     return rows
-
-
-def _references(node: dict[str, Any]) -> list[str]:
-    """Names of the nodes that are arguments by themselves, in order."""
-    arguments = [*node.get("args", []), *node.get("kwargs", {}).values()]
-    return [argument["node"] for argument in arguments if isinstance(argument, dict) and "node" in argument]
-
-
-def _layer_macs(layer: nn.Module, inputs: list[Shape], output: Shape) -> int:
-    """Multiply-adds of one call, for a batch of one."""
-    if isinstance(layer, nn.Conv2d):
-        return math.prod(output) * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
-    if isinstance(layer, nn.Linear):
-        return math.prod(output) * layer.in_features
-    if isinstance(layer, nn.MultiheadAttention):
-        return _attention_macs(layer, inputs)
-    return 0
-
-
-def _attention_macs(layer: nn.MultiheadAttention, inputs: list[Shape]) -> int:
-    # Query [N, L, E] or, with batch_first false, [L, N, E]; key and value have S in the place of L.
-    batch, sequence = (0, 1) if layer.batch_first else (1, 0)
-    num_images, num_queries = inputs[0][batch], inputs[0][sequence]
-    num_keys, width = inputs[1][sequence], layer.embed_dim
-    projections = (2 * num_queries + 2 * num_keys) * width * width
-    products = 2 * num_queries * num_keys * width
-    return num_images * (projections + products)
-
-
-def _function_macs(name: str, inputs: list[Shape], output: Shape) -> int:
-    if name == "matmul":
-        return math.prod(output) * inputs[0][-1]
-    if name == "linear":  # weight [out, in]
-        return math.prod(output) * inputs[1][1]
-    if name == "conv2d":  # weight [C_out, C_in / groups, k_h, k_w]
-        return math.prod(output) * math.prod(inputs[1][1:])
-    return 0

@@ -5,6 +5,7 @@
     python load_artifact.py model.pt graph > graph.json
     python load_artifact.py model.pt classify a.jpg b.jpg --top 3
     python load_artifact.py model.pt evaluate photos/ --split test
+    python load_artifact.py model.pt verify receipt.json --photos photos/
 
 In Python:
 
@@ -15,8 +16,8 @@ In Python:
 
 An artifact is a graph (layers and the calls between them, as JSON) plus tensors. Nothing in the file is
 executed: every layer and function is looked up in the vocabulary below, every name is checked against a
-pattern and every argument against a rule. Read on from top to bottom: vocabulary, check, Network, tensors,
-file, photos, command line.
+pattern and every argument against a rule. Read on from top to bottom: vocabulary, check, Network, counting,
+tensors, file, photos, command line, receipts.
 
 Shape letters: N images, C channels or classes, H height, W width.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import math
@@ -921,6 +923,94 @@ def build(graph: dict[str, Any]) -> Network:
     return network
 
 
+# --------------------------------------------------------------------------------------------------- counting
+
+
+class Call(NamedTuple):
+    """A node of the graph that gave a tensor. `output_shape`: for a batch of one; `macs`: its multiply-adds."""
+
+    node: dict[str, Any]
+    output_shape: list[int]
+    macs: int
+
+
+def calls(network: Network) -> list[Call]:
+    """What happens to one image, in order.
+
+    MACs are multiply-adds. A convolution has C_out * (C_in / groups) * k_h * k_w * H_out * W_out, a linear layer
+    in * out at each position, attention its projections and its two products. Biases, norms, activations and
+    pooling count as 0, as in Blalock et al. 2020 (ShrinkBench, MLSys), whose code forgets the groups.
+    """
+    with torch.device("meta"):
+        blueprint = build(network.graph).eval()
+    nodes = {node["name"]: node for node in network.graph["nodes"]}
+    shapes: dict[str, list[int]] = {}
+    made: list[Call] = []
+
+    def observe(name: str, value: Any) -> None:
+        first = value[0] if isinstance(value, tuple) else value
+        if not isinstance(first, Tensor):
+            return
+        shapes[name] = list(first.shape)
+        node, macs = nodes[name], 0
+        inputs = [shapes.get(reference, []) for reference in _references(node)]
+        if node["op"] == "layer":
+            macs = _layer_macs(blueprint.get_submodule(node["target"]), inputs, shapes[name])
+        elif node["op"] == "function":
+            macs = _function_macs(node["target"], inputs, shapes[name])
+        made.append(Call(node, shapes[name], macs))
+
+    with torch.no_grad():
+        blueprint.run(torch.empty((1, *network.input_shape), device="meta"), observe)
+    return made
+
+
+def num_macs(network: Network) -> int:
+    """Multiply-adds for one image."""
+    return sum(call.macs for call in calls(network))
+
+
+def num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _references(node: dict[str, Any]) -> list[str]:
+    """Names of the nodes that are arguments by themselves, in order."""
+    arguments = [*node.get("args", []), *node.get("kwargs", {}).values()]
+    return [argument["node"] for argument in arguments if isinstance(argument, dict) and "node" in argument]
+
+
+def _layer_macs(layer: nn.Module, inputs: list[list[int]], output: list[int]) -> int:
+    """Multiply-adds of one call, for a batch of one."""
+    if isinstance(layer, nn.Conv2d):
+        return math.prod(output) * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    if isinstance(layer, nn.Linear):
+        return math.prod(output) * layer.in_features
+    if isinstance(layer, nn.MultiheadAttention):
+        return _attention_macs(layer, inputs)
+    return 0
+
+
+def _attention_macs(layer: nn.MultiheadAttention, inputs: list[list[int]]) -> int:
+    # Query [N, L, E] or, with batch_first false, [L, N, E]; key and value have S in the place of L.
+    batch, sequence = (0, 1) if layer.batch_first else (1, 0)
+    num_images, num_queries = inputs[0][batch], inputs[0][sequence]
+    num_keys, width = inputs[1][sequence], layer.embed_dim
+    projections = (2 * num_queries + 2 * num_keys) * width * width
+    products = 2 * num_queries * num_keys * width
+    return num_images * (projections + products)
+
+
+def _function_macs(name: str, inputs: list[list[int]], output: list[int]) -> int:
+    if name == "matmul":
+        return math.prod(output) * inputs[0][-1]
+    if name == "linear":  # weight [out, in]
+        return math.prod(output) * inputs[1][1]
+    if name == "conv2d":  # weight [C_out, C_in / groups, k_h, k_w]
+        return math.prod(output) * math.prod(inputs[1][1:])
+    return 0
+
+
 # -------------------------------------------------------------------------------------------- encoded tensors
 
 
@@ -1464,7 +1554,7 @@ def _info(network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
         encodings[how] = encodings.get(how, 0) + 1
     return {
         "size_bytes": arguments.model.stat().st_size,
-        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "num_parameters": num_parameters(network),
         "input_shape": list(network.input_shape),
         "encodings": encodings,
         "layers": len(network.graph["layers"]),
@@ -1505,6 +1595,164 @@ def _evaluate(network: Network, arguments: argparse.Namespace) -> dict[str, Any]
     return {**score._asdict(), "accuracy": score.accuracy}
 
 
+# --------------------------------------------------------------------------------------------------- receipts
+
+RECEIPT_FORMAT = "fewbytes/receipt/1"
+_NETWORK_KINDS = ("final", "stage", "best_so_far")  # other artifacts are files that this reader does not open
+
+
+def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Count everything again that the receipt claims and this machine can count."""
+    receipt = _read_receipt(arguments.receipt)
+    checks = [*_check_bytes(receipt, arguments.model)]
+    notes = []
+    if not all(check["ok"] for check in checks):
+        artifact = receipt["artifact"]
+        notes.append(
+            f"{arguments.model} is not the file of this receipt, which is {artifact['name']} of "
+            f"{receipt['job_id']}: download both of one artifact again"
+        )
+    if receipt["artifact"]["kind"] in _NETWORK_KINDS:
+        try:
+            network = load(arguments.model)
+        except GraphError as error:
+            checks.append(_check("network", "loads", f"does not: {error}"))
+        else:
+            checks += _check_size_of(receipt, network)
+            checks += _check_photos(receipt, network, arguments, notes)
+    elif arguments.photos is not None:
+        raise UsageError(f"{receipt['artifact']['name']} is no network that can be asked about photos")
+    else:
+        notes.append("this file is no artifact of ours to open: only its bytes were compared")
+    return {"ok": all(check["ok"] for check in checks), "checks": checks, "notes": notes}
+
+
+def _check(what: str, claimed: Any, found: Any) -> dict[str, Any]:
+    return {"what": what, "claimed": claimed, "found": found, "ok": claimed == found}
+
+
+def _read_receipt(path: Path) -> dict[str, Any]:
+    try:
+        receipt = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path} is no receipt: it is not JSON ({error})") from None
+    if not isinstance(receipt, dict) or receipt.get("format") != RECEIPT_FORMAT:
+        raise UsageError(
+            f"{path} is no receipt that this reader knows: its format is not {RECEIPT_FORMAT}. "
+            "Get it from GET /v1/artifacts/ID/receipt, and load_artifact.py from the same service"
+        )
+    artifact, measured, dataset = (receipt.get(name) for name in ("artifact", "measured", "dataset"))
+    sound = {
+        "artifact": isinstance(artifact, dict) and {"name", "kind", "sha256", "size_bytes"} <= set(artifact),
+        "job_id": isinstance(receipt.get("job_id"), str),
+        "measured": isinstance(measured, dict) and _is_dict_of_dicts(measured.get("splits", {})),
+        "dataset": isinstance(dataset, dict) and _is_dict_of_dicts(dataset.get("splits", {})),
+    }
+    if wrong := [name for name, is_sound in sound.items() if not is_sound]:
+        raise UsageError(f"{path} is not a whole receipt, it was changed or cut: look at {', '.join(wrong)}")
+    return receipt
+
+
+def _is_dict_of_dicts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
+
+
+def _check_bytes(receipt: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    yield _check("size_bytes", receipt["artifact"]["size_bytes"], path.stat().st_size)
+    yield _check("sha256", receipt["artifact"]["sha256"], sha256)
+
+
+def _check_size_of(receipt: dict[str, Any], network: Network) -> Iterator[dict[str, Any]]:
+    found = {"parameters": num_parameters(network), "macs": num_macs(network)}
+    for what, value in found.items():
+        if what in receipt["measured"]:  # a network that was kept in a hurry was not measured
+            yield _check(what, receipt["measured"][what], value)
+
+
+def _check_photos(
+    receipt: dict[str, Any], network: Network, arguments: argparse.Namespace, notes: list[str]
+) -> Iterator[dict[str, Any]]:
+    claimed = receipt["measured"].get("splits", {})
+    if arguments.photos is None:
+        if claimed:
+            notes.append(f"not counted again without --photos: {', '.join(claimed)}")
+        return
+    if arguments.files is not None and arguments.split is None:
+        raise UsageError("--files lists the photos of one split: say which with --split")
+    if arguments.split is not None and arguments.split not in claimed:
+        raise UsageError(
+            f"the receipt has no split {arguments.split!r}: it has {', '.join(claimed) or 'none'}"
+        )
+    folder = PhotoFolder(arguments.photos)
+    for split in [arguments.split] if arguments.split else claimed:
+        if arguments.split or any(path.startswith(f"{_nfc(split)}/") for path in folder.paths()):
+            yield from _check_split(receipt, network, folder, split, arguments.files)
+        else:
+            notes.append(f"not counted again: {split}, for there is no {split}/<class>/<image>")
+
+
+def _check_split(
+    receipt: dict[str, Any], network: Network, folder: PhotoFolder, split: str, files: Path | None
+) -> Iterator[dict[str, Any]]:
+    preprocessing, class_names = _needs_photos(network)
+    found = (
+        _read_listing(files, class_names) if files is not None else _list_photos(folder, class_names, split)
+    )
+    claimed, stored = (
+        receipt["measured"]["splits"][split],
+        receipt["dataset"].get("splits", {}).get(split, {}),
+    )
+    digests: dict[str, str] = {}
+
+    def opened(path: str) -> IO[bytes]:
+        with folder.open(path) as file:
+            content = file.read()
+        digests[path] = hashlib.sha256(content).hexdigest()
+        return io.BytesIO(content)
+
+    images = _Batches(opened, [path for path, _ in found], preprocessing)
+    score = evaluate(network, images, torch.tensor([label for _, label in found]), preprocessing)
+    yield _check(f"{split} num_images", claimed.get("num_images"), score.num_images)
+    yield _check(f"{split} num_correct", claimed.get("num_correct"), score.num_correct)
+    if "digest" in stored:
+        order = receipt["dataset"].get("class_order") or list(range(len(class_names)))
+        if sorted(order) != list(range(len(class_names))):
+            raise UsageError("the receipt's class_order is not one of this network's classes")
+        rows = [(path, order.index(output), digests[path]) for path, output in found]
+        yield _check(f"{split} digest", stored["digest"], _split_digest(rows))
+
+
+def _split_digest(rows: list[tuple[str, int, str]]) -> str:
+    """sha256 of the lines `path label sha256`, sorted; `label` counts the classes as the data set does."""
+    lines = [f"{path} {label} {sha256}\n" for path, label, sha256 in sorted(rows)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _table(answer: dict[str, Any]) -> Iterator[str]:
+    """claimed, found, ok: a line a check."""
+    shown = [
+        [check["what"], *(_short(check[side]) for side in ("claimed", "found"))] for check in answer["checks"]
+    ]
+    shown.insert(0, ["", "claimed", "found"])
+    widths = [max(len(row[column]) for row in shown) for column in range(3)]
+    marks = ["", *("ok" if check["ok"] else "DIFFERS" for check in answer["checks"])]
+    for row, mark in zip(shown, marks, strict=True):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield "  ".join([*cells, mark]).rstrip()
+    yield from answer["notes"]
+    yield "verified" if answer["ok"] else "NOT verified"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:16]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
+
+
+# ----------------------------------------------------------------------------------------- answers and options
+
+
 def _lines(command: str, answer: Any) -> Iterator[str]:
     """The answer for people."""
     if command == "evaluate":
@@ -1517,6 +1765,8 @@ def _lines(command: str, answer: Any) -> Iterator[str]:
                 yield f"  {guess['probability']:7.2%}  {guess['class']}"
     elif command == "graph":
         yield json.dumps(answer)
+    elif command == "verify":
+        yield from _table(answer)
     else:
         for key, value in answer.items():
             text = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
@@ -1529,7 +1779,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, help="the .pt file")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,graph,classify,evaluate}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{info,graph,classify,evaluate,verify}"
+    )
     info = commands.add_parser("info", help="what the file holds")
     graph = commands.add_parser("graph", help="its layers and the calls between them, as JSON")
     classify = commands.add_parser("classify", help="say what is on photos")
@@ -1543,12 +1795,22 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--files", type=Path, help="CSV with path,label (relative to FOLDER, class name): evaluate these"
     )
-    for command in (info, graph, classify, score):
+    verify = commands.add_parser("verify", help="count again what the file's receipt claims")
+    verify.add_argument("receipt", type=Path, metavar="RECEIPT", help="from GET /v1/artifacts/ID/receipt")
+    verify.add_argument(
+        "--photos", type=Path, metavar="FOLDER", help="holds <split>/<class>/<image>, or is a zip of that"
+    )
+    verify.add_argument("--split", help="only this split")
+    verify.add_argument(
+        "--files", type=Path, help="CSV with path,label of the split's photos, from GET /v1/datasets/ID/files"
+    )
+    for command in (info, graph, classify, score, verify):
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer as JSON")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """0; 1 for what cannot be done, and for a file that is not what its receipt says; 2 for a wrong command."""
     arguments = _parser().parse_args(argv)
     commands: dict[str, Callable[..., Any]] = {
         "info": _info,
@@ -1557,15 +1819,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
     }
     try:
-        answer = commands[arguments.command](load(arguments.model), arguments)
-    except (UsageError, GraphError, FileNotFoundError) as error:
+        if arguments.command == "verify":
+            answer = _verify(arguments)  # which files it can open, the receipt says
+        else:
+            answer = commands[arguments.command](load(arguments.model), arguments)
+    except (UsageError, GraphError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False))
     else:
         print("\n".join(_lines(arguments.command, answer)))
-    return 0
+    return 0 if arguments.command != "verify" or answer["ok"] else 1
 
 
 if __name__ == "__main__":

@@ -123,9 +123,19 @@ class PostgresServer:
             cwd="/",
             **self._account,
         )
-        self._port = _free_port() if tcp else None
+        self._port = free_port() if tcp else None
         where = f"127.0.0.1:{self._port}/postgres" if tcp else f"/postgres?host={self.data}"
         self.url = f"postgresql://postgres@{where}"
+
+    @property
+    def pid(self) -> int:
+        """Of the first of its processes."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def url_of(self, database: str) -> str:
         return make_url(self.url).set(database=database).render_as_string(hide_password=False)
@@ -144,29 +154,36 @@ class PostgresServer:
             "max_wal_senders": 0,
         } | settings
         log = self._folder / "log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    self._binaries / "postgres",
-                    "-D",
-                    self.data,
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                ],
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                start_new_session=True,
-                **self._account,
-            )
-        _wait_for_postgres(self.url, self._process, log)
+        give_up = time.monotonic() + 30
+        while True:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [
+                        self._binaries / "postgres",
+                        "-D",
+                        self.data,
+                        *(f"--{name}={value}" for name, value in settings.items()),
+                    ],
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    start_new_session=True,
+                    **self._account,
+                )
+            if _answers(self.url, self._process, give_up):
+                return
+            # It refuses as long as a process of a killed one lives, some milliseconds.
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}")
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """In order: it disconnects whoever is left and writes down what it has."""
-        if self._process is not None:
+        if self._process is not None and self.is_alive:
             self.thaw()
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
-            self._process = None
+        self._process = None
 
     def kill(self) -> None:
         """SIGKILL, all of it: what it wrote is what it has."""
@@ -182,9 +199,6 @@ class PostgresServer:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
-
-    def is_running(self) -> bool:
-        return self._process is not None
 
     def ask_for_a_password(self, role: str) -> None:
         """From now on `role` must give one over TCP."""
@@ -228,15 +242,15 @@ def _reachable_binaries(folder: Path, account: dict[str, Any]) -> Path:
     return installed / "bin"
 
 
-def _wait_for_postgres(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + 30
+def _answers(url: str, server: subprocess.Popen[bytes], give_up: float) -> bool:
+    """Whether the server came up; False as soon as it has ended, or it is too late."""
     while True:
         try:
             psycopg.connect(url).close()
-            return
+            return True
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
+                return False
             time.sleep(0.02)
 
 
@@ -246,12 +260,23 @@ class Broker:
     def __init__(self, folder: Path, *, unix_socket: bool = False) -> None:
         self._folder = folder
         self._socket = folder / "valkey.sock" if unix_socket else None
-        self._port = 0 if unix_socket else _free_port()
+        self._port = 0 if unix_socket else free_port()
         self.start()
 
     @property
     def url(self) -> str:
         return f"redis+socket://{self._socket}" if self._socket else f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._server._process is not None, "it does not run"
+        pid: int = self._server._process.pid
+        return pid
+
+    @property
+    def is_alive(self) -> bool:
+        process = self._server._process
+        return process is not None and process.poll() is None
 
     def client(self) -> "redis.Redis":
         if self._socket:
@@ -278,7 +303,7 @@ class Broker:
             self._server._process.send_signal(number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

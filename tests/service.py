@@ -27,7 +27,6 @@ class Service:
             "FEWBYTES_LEASE_SECONDS": "4",
             "FEWBYTES_CHECKPOINT_SECONDS": "0.2",
             "FEWBYTES_CANCEL_GRACE_SECONDS": str(GRACE_SECONDS),
-            "FEWBYTES_REDISPATCH_SECONDS": "3",
             "FEWBYTES_NUM_THREADS": "1",
             **servers,
         }
@@ -47,10 +46,13 @@ class Service:
         return int(self.card()["pids"][name])
 
     def trainer(self) -> int | None:
-        """The process that trains, a child of the worker."""
-        tasks = Path(f"/proc/{self.pid('worker')}/task").glob("*/children")
-        children = [pid for task in tasks for pid in task.read_text().split()]
-        return int(children[0]) if children else None
+        """The process that trains: a child of the worker's warm parent, or of the worker itself while that is not ready."""
+        spawned = _children(self.pid("worker"))
+        warm = [pid for pid in spawned if b"worker.warm" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        # What it has measured is forked as well, but later.
+        forked = [child for pid in warm for child in _children(pid)]
+        trainers = [pid for pid in spawned if pid not in warm] + forked
+        return trainers[0] if trainers else None
 
     def broker_url(self) -> str:
         """The broker that the API talks to, embedded or not."""
@@ -91,6 +93,12 @@ class Service:
         """How many epochs of step 1 are behind it."""
         job = self.get(f"/v1/jobs/{job_id}")
         return int((job["progress"] or {}).get("done", 0))
+
+
+def _children(pid: int) -> list[int]:
+    """In the order of their birth."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float) -> None:

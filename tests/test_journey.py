@@ -52,7 +52,7 @@ def script(service: Service, name: str, *arguments: str | Path) -> str:
     """Run a curl script of `examples/`; what it printed."""
     done = subprocess.run(
         [ROOT / "examples" / name, *map(str, arguments)],
-        env={**os.environ, "URL": service.card()["url"]},
+        env={**os.environ, "URL": service.card()["url"], "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=300,
@@ -293,6 +293,28 @@ def test_curl_alone_uploads_submits_polls_and_downloads(
         subprocess.run(reader, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     )
     assert counted["num_correct"] == job["result"]["stages"][-1]["splits"]["test"]["num_correct"]
+
+
+def test_the_verify_script_counts_everything_again(
+    service: Service, undisturbed: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    """From the receipt and the zip that was uploaded; and the same job again is served, with the same receipt."""
+    said = script(service, "verify.sh", undisturbed["id"], tmp_path / "first", photos)
+    checked = [line for line in said.splitlines() if line.endswith(" ok")]
+    assert len(checked) == 4 + 3 * 3, said
+    assert said.splitlines()[-1] == "verified"
+
+    body = {key: value for key, value in undisturbed["spec"].items() if value is not None}
+    again = service.post("/v1/jobs", {**body, "reuse_result": True, "max_bytes": 1, "name": "again"})
+    assert (again["state"], again["passed"], again["attempts"]) == ("succeeded", False, [])
+    # Other tests did the same work: it may be the result of any of them, and is of the same bytes.
+    script(service, "verify.sh", again["result"]["reused_from"], tmp_path / "source")
+    script(service, "verify.sh", again["id"], tmp_path / "again")
+    for name in ("student.pt", "receipt.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "source" / name).read_bytes()
+    assert (tmp_path / "again" / "student.pt").read_bytes() == (
+        tmp_path / "first" / "student.pt"
+    ).read_bytes()
 
 
 def test_the_reader_imports_torch_and_pillow_only() -> None:

@@ -22,9 +22,9 @@ from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from models import Network
 from worker.messages import Line
-from worker.run import Run, Teacher
+from worker.run import Run, Stopped, Teacher
 from worker.setting import Setting
-from worker.stage_zero import agreement
+from worker.stage_zero import against_teacher, agreement
 from worker.stages import Stages, write_whole
 from worker.training import snapshots
 
@@ -79,7 +79,7 @@ class Chain:
     # ---- one step
 
     def _do_step(self, number: int, step: StepSpec, model: Network | None) -> dict[str, Any]:
-        self.setting.check_stop()
+        self._check_stop_before(number)
         self.setting.phase(f"{self._where(number)} of {len(self.steps)}: {step.method}")
         started = time.monotonic()
         run = self._run_of(number)
@@ -88,7 +88,10 @@ class Chain:
         write_whole(self.stages.path(number), self.pack(made, number))
         self.setting.phase(f"measuring {self._where(number)} of {len(self.steps)}")
         is_last = number == len(self.steps)
-        measured = self._embed_and_verify(number) if is_last else self._measure_stage(number)
+        try:
+            measured = self._embed_and_verify(number) if is_last else self._measure_stage(number)
+        except Stopped as stopped:  # the step itself is done: its network is the best so far
+            raise Stopped(stopped.stop, made) from stopped
         record = {
             "step": number,
             "method": step.method,
@@ -103,6 +106,13 @@ class Chain:
         seed = {"seed": self.seed} if self.num_seeds > 1 else {}
         self.setting.line.send({"type": "stage", **record, **seed})
         return record
+
+    def _check_stop_before(self, number: int) -> None:
+        """A cancel waits for a step that an earlier attempt began: it has the best network so far in its checkpoint,
+        and gives it as soon as that is read."""
+        is_begun = any(self.step_folder(number).rglob("checkpoint*.pt"))
+        if self.setting.stop_requested() != "cancel" or not is_begun:
+            self.setting.check_stop()
 
     def _run_of(self, number: int) -> Run:
         setting = self.setting
@@ -170,7 +180,9 @@ class Chain:
         measured = self.setting.measuring.measure(
             self.stages.path(number), outputs=self.setting.outputs, logits=logits
         )
-        measured["agreement"] = agreement(self.setting, torch.load(logits, weights_only=True))
+        answers = torch.load(logits, weights_only=True)
+        measured["agreement"] = agreement(self.setting, answers)
+        measured["against_teacher"] = against_teacher(self.setting, answers)
         return measured
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:

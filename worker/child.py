@@ -6,9 +6,9 @@ It holds no database and no storage. Its last word is one of
     {"type": "stopped", ...}  it was asked to stop and did
     {"type": "error", ...}    the caller must be told something: a Problem
 
-Ending without one of them means that it was lost, and the supervisor tries again. So an OSError (a full disk,
-a lost mount; not the limit on a file) is let through: trying again may help. Any other exception would come again, and
-is reported.
+Ending without one of them means that it was lost, and the supervisor tries again. So an OSError (a lost mount; not the
+limit on a file) is let through: trying again may help. A full disk is reported as an error that is `retryable`, with the
+code DISK_FULL. Any other exception would come again, and is reported.
 """
 
 import errno
@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from app import disk
 from app.errors import Problem
 from app.parent import end_with_parent
 from worker.limits import limit
@@ -40,6 +41,8 @@ def main() -> NoReturn:
     end_with_parent(signal.SIGKILL)
     order = read_order(sys.stdin.buffer)
     stops = listen(sys.stdin.buffer)
+    # As if the supervisor had asked: to a supervisor such as systemd both are one service.
+    signal.signal(signal.SIGTERM, lambda *_: stops.ask("preempt"))
     limit(order.get("limits", {}))
     if order["do"] != "compress":
         threading.Thread(target=_end_when_asked, args=(line, stops), daemon=True).start()
@@ -62,10 +65,17 @@ def _obey(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
                 # The order's own limit on files: another attempt would meet it again.
                 detail = "What is made of it is larger than a file of this service may be: its tensors share bytes."
                 return {**Problem(422, "CHECKPOINT_UNSAFE", detail).body(), "type": "error"}
+            if disk.is_full(error):
+                return {**_disk_full(error).body(), "type": "error"}
             if error.errno != errno.ENOMEM:
                 raise
         traceback.print_exc()
         return {**_problem_for(error, order["do"]).body(), "type": "error"}
+
+
+def _disk_full(error: OSError) -> Problem:
+    detail = f"The disk of the worker is full ({error.strerror}). What was saved before is whole."
+    return Problem(507, "DISK_FULL", detail, retryable=True)
 
 
 def _problem_for(error: Exception, do: str) -> Problem:
@@ -108,7 +118,7 @@ def _last_line(error: Exception) -> str:
 def _end_when_asked(line: Line, stops: Stops) -> None:
     """An inspection has nothing worth keeping: it ends at once."""
     stops.asked.wait()
-    line.send({"type": "stopped"})
+    line.send({"type": "stopped", "stop": stops.requested()})
     os._exit(0)
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
 from app.db import transaction
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """Renews the claim every min(lease / 4, 1) seconds and notices a cancel while it does.
+    """Renews the claim every min(lease / 4, 1) seconds and notices a cancel or a pause while it does.
 
-    `cancelling`: a cancel was asked. `lost`: another attempt counts now, or the database was away until the
+    `cancelling`, `pausing`: that was asked. `lost`: another attempt counts now, or the database was away until the
     lease must have lapsed: whoever holds this lease kills its child and writes nothing more.
     """
 
@@ -25,6 +25,7 @@ class Lease:
         self._ended = threading.Event()
         self._renewed_at = time.monotonic()
         self.cancelling = threading.Event()
+        self.pausing = threading.Event()
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease-{claim.job_id}", daemon=True)
 
@@ -46,7 +47,7 @@ class Lease:
             except jobs.Fenced:
                 self.lost.set()
                 return
-            except DBAPIError as error:
+            except SQLAlchemyError as error:  # a pool's timeout as well: without this thread the job is lost
                 if time.monotonic() - self._renewed_at > settings().lease_seconds:
                     log.error(
                         "%s: no heartbeat for a whole lease, giving the job up: %s", self._claim.job_id, error
@@ -58,3 +59,7 @@ class Lease:
             self._renewed_at = now
             if state == "cancelling":
                 self.cancelling.set()
+            if state == jobs.PAUSING:
+                self.pausing.set()
+            else:
+                self.pausing.clear()  # resumed before the child was asked to stop

@@ -2,14 +2,13 @@
 children too.
 """
 
-import contextlib
 import json
 import os
 import selectors
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from worker.starting import Start, fork_or_spawn
 
 # The largest message is a layer table or a list of 10,000 class names, far below this.
 MAX_MESSAGE_BYTES = 16 << 20
@@ -29,27 +28,21 @@ class Leash:
     """
 
     def __init__(
-        self, command: list[str], order: dict[str, Any], *, env: Mapping[str, str], new_session: bool = True
+        self,
+        command: list[str],
+        order: dict[str, Any],
+        *,
+        env: Mapping[str, str],
+        new_session: bool = True,
+        start: Start = fork_or_spawn,
     ) -> None:
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env),
-            bufsize=0,
-            start_new_session=new_session,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._owns_group = new_session
-        self._stdin = self._process.stdin
+        self._child = start(command, env=env, new_session=new_session)
+        self._stdin = self._child.stdin
         self._outgoing = b""
         self._messages = b""
         self._log = _LogLines()
         self._selector = selectors.DefaultSelector()
-        for pipe, name in ((self._process.stdout, "message"), (self._process.stderr, "log")):
+        for pipe, name in ((self._child.stdout, "message"), (self._child.stderr, "log")):
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ, name)
         os.set_blocking(self._stdin.fileno(), False)
@@ -57,7 +50,7 @@ class Leash:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def send(self, message: dict[str, Any]) -> None:
         """Queue one line for the child's stdin; `read` writes it as the child makes room."""
@@ -82,7 +75,7 @@ class Leash:
 
     def exit_code(self) -> int | None:
         """None while it runs; negative: the signal that ended it."""
-        return self._process.poll()
+        return self._child.poll()
 
     def rest(self) -> list[dict[str, Any]]:
         """After the exit: everything still in the pipes. Raises BrokenLineError."""
@@ -97,15 +90,10 @@ class Leash:
 
         Harmless when it is gone already.
         """
-        if self._owns_group:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
+        self._child.kill()
         self._selector.close()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+            pipe.close()
 
     def _write(self) -> None:
         try:

@@ -8,6 +8,7 @@ taken on the job's device: one image, after a warm-up, the median and the 10th a
 runs.
 """
 
+import io
 import os
 import platform
 import signal
@@ -24,7 +25,8 @@ from app.parent import end_with_parent
 from models.load_artifact import evaluate
 from worker.checkpoints import read_checkpoint
 from worker.datasets.image_data import ImageData
-from worker.messages import listen, read_order, take_over_stdout
+from worker.messages import ignore_termination, listen, read_order, take_over_stdout
+from worker.stages import write_whole
 
 _WARM_UP_RUNS = 5
 _LATENCY_RUNS = 50
@@ -36,6 +38,7 @@ _FEWEST_RUNS = 10
 def main() -> None:
     line = take_over_stdout()
     end_with_parent(signal.SIGKILL)
+    ignore_termination()
     order = read_order(sys.stdin.buffer)
     listen(sys.stdin.buffer)
     torch.set_num_threads(order["num_threads"])
@@ -74,7 +77,9 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     if order["logits"]:
         if order["unlabeled"]:
             logits["unlabeled"] = _answers(network, data)[:, outputs]
-        torch.save(logits, order["logits"])
+        buffer = io.BytesIO()
+        torch.save(logits, buffer)
+        write_whole(Path(order["logits"]), buffer.getbuffer())
     table = models.layer_table(network)
     return {
         "splits": splits,

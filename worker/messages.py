@@ -8,6 +8,7 @@ trainer.
 
 import json
 import os
+import signal
 import sys
 import threading
 from typing import Any, BinaryIO
@@ -46,6 +47,12 @@ class Stops:
         if self._stop != "cancel":
             self._stop = stop
         self.asked.set()
+
+
+def ignore_termination() -> None:
+    """SIGTERM reaches every process of a service that a supervisor such as systemd ends. Its worker decides what becomes
+    of the work, and tells us over the line."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def take_over_stdout() -> Line:

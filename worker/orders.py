@@ -7,17 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import tenancy
+from app import gpu, tenancy
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
 from app.settings import settings
 from app.spec.job import JobSpec
 from app.storage import storage
-from app.tables import Dataset, Job, Teacher
+from app.tables import Attempt, Dataset, Job, Teacher
+from worker import work_folder
 
 # An upload that needs more is hostile or broken: reading a 343 MB checkpoint takes less than a second.
 _TEACHER_CPU_SECONDS = 300
@@ -31,15 +32,13 @@ _DATASET_CPU_SECONDS = 2 * 3600
 def build(claim: Claim) -> dict[str, Any]:
     """The order for this claim; makes its work folder.
 
-    Raises Problem when something that the job names is gone.
+    Raises Problem when something that the job names is gone, OSError when the folder cannot be made.
     """
-    work_dir = settings().resolved_data_dir / "jobs" / claim.job_id
     cache_dir = settings().resolved_data_dir / "cache"
-    for folder in (work_dir, cache_dir):
-        folder.mkdir(parents=True, exist_ok=True)
+    cache_dir.mkdir(parents=True, exist_ok=True)
     common = {
         "job_id": claim.job_id,
-        "work_dir": str(work_dir),
+        "work_dir": str(work_folder.prepare(claim)),
         "cache_dir": str(cache_dir),
         "num_threads": num_threads(claim.spec.get("num_threads")),
     }
@@ -79,27 +78,25 @@ def _compress(session: Session, claim: Claim) -> dict[str, Any]:
 
 
 def _deadline(spec: JobSpec) -> float:
-    """Seconds from the first start. Jobs that were queued before the limit was lowered have it too."""
+    """Seconds of running. Jobs that were queued before the limit was lowered have it too."""
     most = settings().max_job_seconds
     return most if spec.deadline_seconds is None else min(spec.deadline_seconds, most)
 
 
 def _seconds_left(session: Session, claim: Claim, deadline_seconds: float) -> float:
-    """Counted from the first start, so that a job which crashes does not get its time again.
+    """What all attempts since the first start took counts, so that a job which crashes does not get its time again;
+    what it waited between them does not.
 
     At least a moment.
     """
-    started_at, now = session.execute(select(Job.started_at, db_now()).where(Job.id == claim.job_id)).one()
-    return float(max(0.001, deadline_seconds - (now - (started_at or now))))
-
-
-def has_gpu() -> bool:
-    """Whether a trainer here would compute on CUDA, as far as a process without torch can tell."""
-    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    ran = func.sum(func.coalesce(Attempt.ended_at, db_now()) - Attempt.started_at)
+    since_start = Attempt.started_at >= Job.started_at  # a retry begins anew
+    query = select(ran).join(Job, Job.id == Attempt.job_id).where(Job.id == claim.job_id, since_start)
+    return max(0.001, deadline_seconds - float(session.scalar(query) or 0.0))
 
 
 def _trainer_limits(spec: JobSpec) -> dict[str, int]:
-    if spec.device != "cpu" and has_gpu():
+    if spec.device != "cpu" and gpu.present():
         return {"memory_bytes": 0}
     asked = settings().trainer_memory_bytes
     # A trainer that takes all there is ends as OUT_OF_MEMORY by its own limit; the kernel might end the worker instead.
@@ -127,6 +124,8 @@ def _teacher_of_job(session: Session, ident: str) -> dict[str, Any]:
         "kind": "soft_labels" if "soft_labels" in (teacher.report or {}) else "network",
         "path": _object(teacher.artifact_sha256),
         "sha256": teacher.artifact_sha256,
+        "file_sha256": teacher.file_sha256,
+        "tensors_sha256": teacher.tensors_sha256,
         "size_bytes": teacher.file_size_bytes,
         "declared_accuracy": teacher.spec.get("declared_accuracy"),
     }
@@ -140,6 +139,8 @@ def _data_of_job(session: Session, ident: str) -> dict[str, Any]:
         raise Problem(409, "DATASET_NOT_READY", f"Data set {ident} is {dataset.state}: register it again.")
     return {
         "id": ident,
+        "index_sha256": dataset.index_sha256,
+        "pack_sha256": dataset.pack_sha256,
         "index": _object(dataset.index_sha256),
         "pack": _object(dataset.pack_sha256) if dataset.pack_sha256 else None,
         "folder": _folder(dataset.spec["folder"]) if dataset.spec.get("folder") else None,

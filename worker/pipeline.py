@@ -1,9 +1,11 @@
 """A compress job, told in order: measure the teachers; do the steps, once for each seed; choose; export."""
 
+import platform
 from typing import Any
 
 import torch
 
+from app.version import version
 from worker.chain import Chain, note_number, note_stage
 from worker.exports import export, export_name
 from worker.measure import device_name
@@ -46,17 +48,25 @@ class _Compression:
             chain.run()
         chosen = self._chosen()
         self._note_seeds(chosen)
-        self._compare_bytes(chosen)
         self._export(chosen)
         # The final network stays last: it is the answer.
         artifacts = [*self.exports, *chosen.artifacts()]
-        return {"type": "result", "result": self._result(chosen), "artifacts": artifacts}
+        return {
+            "type": "result",
+            "result": self._result(chosen),
+            "artifacts": artifacts,
+            "class_order": self.setting.data.class_order,
+        }
 
     def stopped(self, stopped: Stopped) -> dict[str, Any]:
         """What is worth keeping: after a cancel the finished stages and the best network of the step under
         way; of several seeds the best one that is finished.
         """
-        word: dict[str, Any] = {"type": "stopped", "stop": stopped.stop}
+        word: dict[str, Any] = {
+            "type": "stopped",
+            "stop": stopped.stop,
+            "class_order": self.setting.data.class_order,
+        }
         if stopped.stop == "preempt" or not self.chains:
             # The work folder has it all, or there is nothing yet.
             return (
@@ -96,21 +106,6 @@ class _Compression:
 
     # ---- what is left behind
 
-    def _compare_bytes(self, chosen: Chain) -> None:
-        budget = self._budget(chosen)
-        if budget is not None and not budget["met"]:
-            self.setting.warn(
-                f"The answer has {budget['size_bytes']:,} bytes, and max_bytes is {budget['max_bytes']:,}: store it in "
-                "fewer bits, give a student a budget, or prune toward target.bytes."
-            )
-
-    def _budget(self, chosen: Chain) -> dict[str, Any] | None:
-        if self.spec.max_bytes is None:
-            return None
-        size_bytes = chosen.records[-1]["size_bytes"]
-        met = size_bytes <= self.spec.max_bytes
-        return {"max_bytes": self.spec.max_bytes, "size_bytes": size_bytes, "met": met}
-
     def _export(self, chosen: Chain) -> None:
         last = len(self.spec.steps)
         final = chosen.stages.path(last)
@@ -142,8 +137,6 @@ class _Compression:
             "environment": self._environment(),
             "seed": chosen.seed if chosen else self.spec.seed,
         }
-        if chosen is not None and chosen.is_finished and (budget := self._budget(chosen)) is not None:
-            result["budget"] = budget
         if self.spec.exports:
             result["exports"] = [{"name": e["name"], **e["metrics"]} for e in self.exports]
         if self.spec.seeds > 1:
@@ -154,6 +147,8 @@ class _Compression:
     def _environment(self) -> dict[str, Any]:
         precision = {getattr(step, "precision", "fp32") for step in self.spec.steps}
         return {
+            "fewbytes": version(),
+            "python": platform.python_version(),
             "torch": torch.__version__,
             "device": device_name(self.setting.device),
             "num_threads": self.setting.order["num_threads"],

@@ -1,15 +1,16 @@
 """Stage 0 of a job: each teacher as it was uploaded, and several also as the ensemble that steps learn from."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from worker.distillation.soft_labels import rows_for
-from worker.ensemble import score_ensemble
+from worker.ensemble import combined, score_ensemble
 from worker.run import TableTeacher
 from worker.setting import Setting
-from worker.stages import Stages
+from worker.stages import Stages, write_whole
 
 # The uploader's own figure may come from other code and another split; beyond this it is another network or
 # preprocessing.
@@ -39,6 +40,43 @@ def agreement(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[str, fl
     return shares
 
 
+def against_teacher(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[str, dict[str, int]]:
+    """How often only the teacher (or the ensemble) is right and only the network, by labelled split; over the images
+    that every teacher answers. Their difference is that of the accuracies, and they say how sure it is."""
+    members = [
+        torch.load(setting.teacher_logits(index), weights_only=True) for index in range(len(setting.teachers))
+    ]
+    found: dict[str, dict[str, int]] = {}
+    for split in setting.splits:
+        answers = [member[split] for member in members]
+        is_known_N = _is_known(answers)
+        if not bool(is_known_N.any()):
+            continue
+        labels_N = setting.data.labels(split)[is_known_N]
+        teacher_N = _answer_of(setting, [answer[is_known_N] for answer in answers]).argmax(1) == labels_N
+        network_N = logits[split][is_known_N].argmax(1) == labels_N
+        found[split] = {
+            "num_images": len(labels_N),
+            "num_only_teacher": int((teacher_N & ~network_N).sum()),
+            "num_only_network": int((network_N & ~teacher_N).sum()),
+        }
+    return found
+
+
+def _answer_of(setting: Setting, members_NC: list[torch.Tensor]) -> torch.Tensor:
+    return members_NC[0] if len(members_NC) == 1 else combined(members_NC, *_combination(setting))
+
+
+def _combination(setting: Setting) -> tuple[str, list[float] | None]:
+    """How several teachers become one: as in the first step that learns from them."""
+    first = next((step for step in setting.spec.steps if hasattr(step, "combine")), None)
+    return getattr(first, "combine", "mean_probability"), getattr(first, "weights", None)
+
+
+def _is_known(members_NC: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([~member.isnan().any(1) for member in members_NC]).all(0)
+
+
 def _teacher_record(setting: Setting, stages: Stages, index: int) -> dict[str, Any]:
     teacher = setting.order["teachers"][index]
     known = setting.teachers[index]
@@ -59,7 +97,9 @@ def _teacher_record(setting: Setting, stages: Stages, index: int) -> dict[str, A
 def _table_record(setting: Setting, table: TableTeacher, path: Path) -> dict[str, Any]:
     """A table of soft labels is scored on the labelled images that it covers; `num_missing` are not in it."""
     logits = {split: _table_logits(setting, table, split) for split in setting.all_splits}
-    torch.save(logits, path)
+    buffer = io.BytesIO()
+    torch.save(logits, buffer)
+    write_whole(path, buffer.getbuffer())
     splits = {}
     for split in setting.splits:
         scored = _score([logits[split]], setting.data.labels(split), "mean_probability", None)
@@ -85,7 +125,7 @@ def _score(
     members_NC: list[torch.Tensor], labels_N: torch.Tensor, combine: str, weights: list[float] | None
 ) -> dict[str, Any] | None:
     """On the images that every member answers; None where there is none."""
-    is_known_N = torch.stack([~m.isnan().any(1) for m in members_NC]).all(0)
+    is_known_N = _is_known(members_NC)
     if not bool(is_known_N.any()):
         return None
     return score_ensemble([m[is_known_N] for m in members_NC], labels_N[is_known_N], combine, weights)
@@ -105,8 +145,7 @@ def _compare_with_declared(setting: Setting, teacher: dict[str, Any], splits: di
 
 
 def _ensemble_record(setting: Setting, members: list[dict[str, Any]]) -> dict[str, Any]:
-    first = next((step for step in setting.spec.steps if hasattr(step, "combine")), None)
-    combine, weights = getattr(first, "combine", "mean_probability"), getattr(first, "weights", None)
+    combine, weights = _combination(setting)
     logits = [torch.load(setting.teacher_logits(index), weights_only=True) for index in range(len(members))]
     scores = {
         split: _score([member[split] for member in logits], setting.data.labels(split), combine, weights)

@@ -5,14 +5,15 @@ A trainer that was killed finds them again and goes on behind the last one.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from worker.whole_files import appears_whole
+
 
 class Stages:
-    """`folder` belongs to one job; its spec never changes, so a stage that is there is a stage of this very
-    job.
+    """`folder` belongs to one attempt of one job, which begins with what the one before left. The job's spec never
+    changes, so a stage that is there is a stage of this very job.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,11 +40,10 @@ class Stages:
         return record
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the process is killed."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that is there whole or not at all, whenever the process is killed.
+
+    Never in place: the next attempt of the job may share the file that had this name.
+    """
+    with appears_whole(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

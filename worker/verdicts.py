@@ -11,10 +11,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import jobs, resources
+from app import gates, jobs, resources
 from app.errors import Problem
 from app.jobs import Claim, NewArtifact
 from app.storage import storage
+from worker.receipts import with_receipts
 
 Verb = Callable[[Session], None]
 
@@ -45,25 +46,35 @@ def finish(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
 
         return settled
     artifacts = _store_artifacts(order, last.get("artifacts", []))
-    result = _naming_the_artifact(last["result"], artifacts)
-    return lambda session: jobs.finish(session, claim, result, artifacts)
+    result = gates.judged(claim.spec, _naming_the_artifact(last["result"], artifacts))
+    missed = gates.warnings_of(result["gates"])
+
+    def finished(session: Session) -> None:
+        if missed:
+            lines = [("log", {"level": "warning", "message": message}) for message in missed]
+            jobs.record(session, claim, events=lines)
+        jobs.finish(session, claim, result, with_receipts(session, claim, order, last, artifacts))
+
+    return finished
 
 
-def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> Verb:
+def finish_cancel(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, detail: str) -> Verb:
     """The job was cancelled; what it had by then is kept."""
     if claim.kind == "inspect":
         problem = Problem(409, "INSPECTION_CANCELLED", "The inspection was cancelled: register it again.")
 
         def settled(session: Session) -> None:
-            jobs.finish_cancel(session, claim, None)
+            jobs.finish_cancel(session, claim, None, detail=detail)
             resources.settle(session, claim.spec, problem)
 
         return settled
-    artifacts = _store_artifacts(order, last.get("artifacts", []))
-    result = last.get("result")
-    if result is not None:
-        result = _naming_the_artifact(result, artifacts)
-    return lambda session: jobs.finish_cancel(session, claim, result, artifacts)
+    result, artifacts = _what_there_was(order, last)
+
+    def cancelled(session: Session) -> None:
+        kept = with_receipts(session, claim, order, last, artifacts)
+        jobs.finish_cancel(session, claim, result, kept, detail=detail)
+
+    return cancelled
 
 
 def fail(claim: Claim, problem: Problem) -> Verb:
@@ -77,11 +88,23 @@ def fail(claim: Claim, problem: Problem) -> Verb:
     return failed
 
 
-def release(claim: Claim, *, outcome: str, counts: bool) -> Verb:
-    """The job is handed back, for another attempt. `counts`: it was lost, not given."""
+def fail_late(claim: Claim, order: dict[str, Any], last: dict[str, Any], *, detail: str) -> Verb:
+    """The job's time is over; what it had by then is kept."""
+    result, artifacts = _what_there_was(order, last)
+    problem = deadline_exceeded(order["asked_seconds"])
+
+    def failed(session: Session) -> None:
+        kept = with_receipts(session, claim, order, last, artifacts)
+        jobs.fail(session, claim, problem, detail=detail, result=result, artifacts=kept)
+
+    return failed
+
+
+def release(claim: Claim, *, outcome: str, detail: str) -> Verb:
+    """The attempt was lost or handed back (`app.retries`): another one, if there is to be one."""
 
     def released(session: Session) -> None:
-        jobs.release(session, claim, outcome=outcome, counts=counts)
+        jobs.release(session, claim, outcome=outcome, detail=detail)
 
     return released
 
@@ -101,7 +124,8 @@ def deadline_exceeded(asked_seconds: float) -> Problem:
     return Problem(
         504,
         "DEADLINE_EXCEEDED",
-        f"The job did not end within deadline_seconds ({asked_seconds:g}): raise it, or take fewer epochs.",
+        f"The job did not end within deadline_seconds ({asked_seconds:g}): raise it, or take fewer epochs. "
+        "The best student so far, if there was one, is among its artifacts.",
     )
 
 
@@ -137,6 +161,15 @@ def starved(code: int | None, order: dict[str, Any]) -> Problem | None:
         f"The trainer broke down under its limit of {memory} bytes of memory (FEWBYTES_TRAINER_MEMORY_BYTES), exit code "
         f"{code}: lower batch_size or the image size, or take a smaller student.",
     )
+
+
+def _what_there_was(
+    order: dict[str, Any], last: dict[str, Any]
+) -> tuple[dict[str, Any] | None, list[NewArtifact]]:
+    """Result and artifacts of a child that was asked to stop."""
+    artifacts = _store_artifacts(order, last.get("artifacts", []))
+    result = last.get("result")
+    return (_naming_the_artifact(result, artifacts) if result is not None else None), artifacts
 
 
 def _store_artifacts(order: dict[str, Any], files: list[dict[str, Any]]) -> list[NewArtifact]:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from app import keys, quotas, resources, tenants
 from app.api.context import CurrentCaller, CurrentKeyring, CurrentSettings
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of
-from app.api.views import Page, maybe_rfc3339, rfc3339
+from app.api.views import Page, maybe_rfc3339
+from app.db import rfc3339
 from app.errors import Problem
 from app.spec.base import Spec
 from app.tables import ApiKey, AuditEntry

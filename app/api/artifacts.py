@@ -1,15 +1,15 @@
 """Artifacts: the files that jobs leave."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app import reads
-from app.api.content import DOWNLOAD, content_response
+from app import reads, receipts
+from app.api.content import DOWNLOAD, content_response, document_response
 from app.api.context import CurrentCaller, CurrentStorage
 from app.api.jobs import JobId
-from app.api.views import ArtifactView, Page, artifact_view
+from app.api.views import ArtifactView, CheckView, Page, VerdictView, artifact_view
 from app.errors import Problem
 from app.storage import Storage
 from app.tables import TERMINAL, Artifact
@@ -60,11 +60,41 @@ def get_content(
     return _content(artifact, request, storage)
 
 
+@router.get(
+    "/v1/artifacts/{artifact_id}/receipt",
+    response_model=dict[str, Any],
+    responses={304: {"description": "Unchanged."}},
+)
+def get_receipt(artifact_id: ArtifactId, request: Request, caller: CurrentCaller) -> Response:
+    """What the file was made of and what was measured of it, as canonical JSON; the ETag is its sha256.
+
+    `python load_artifact.py FILE verify RECEIPT` counts it again. It stays when teachers and data set are deleted.
+    """
+    with caller.reading() as session:
+        artifact = reads.find_artifact(session, artifact_id)
+    content, sha256 = receipts.canonical(receipts.receipt_of(artifact))
+    filename = f"{artifact.name}.receipt.json"
+    return document_response(request, content, sha256=sha256, filename=_safe(filename))
+
+
+@router.post("/v1/artifacts/{artifact_id}/verify", response_model=VerdictView)
+def verify_artifact(artifact_id: ArtifactId, caller: CurrentCaller, storage: CurrentStorage) -> VerdictView:
+    """Read the stored bytes again and compare them with the receipt. 413 for a file too large to wait for."""
+    with caller.reading() as session:
+        artifact = reads.find_artifact(session, artifact_id)
+    checks = [CheckView(**check) for check in receipts.verify(artifact, storage)]
+    return VerdictView(ok=all(check.ok for check in checks), checks=checks)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
 def _filename(artifact: Artifact) -> str:
     """Nothing that a user typed: the pipeline and the steps name artifacts."""
     if artifact.kind in ("final", "stage", "best_so_far"):
         return f"{artifact.job_id}-{artifact.kind}.pt"
-    return f"{artifact.job_id}-{re.sub(r'[^A-Za-z0-9._-]', '_', artifact.name)}"
+    return f"{artifact.job_id}-{_safe(artifact.name)}"
 
 
 def _content(artifact: Artifact, request: Request, storage: Storage) -> Response:

@@ -59,6 +59,20 @@ def content_response(
     )
 
 
+def document_response(request: Request, content: bytes, *, sha256: str, filename: str) -> Response:
+    """Answer with a JSON document that never changes: 200, or 304."""
+    etag = f'"{sha256}"'
+    headers = {
+        "ETag": etag,
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:",
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Disposition": f'inline; filename="{filename}"',
+    }
+    if _names(request.headers.get("if-none-match", ""), etag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
 def _names(header: str, etag: str) -> bool:
     return header.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in header.split(",")}
 

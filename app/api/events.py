@@ -18,7 +18,8 @@ from app import reads
 from app.api.context import CurrentCaller
 from app.api.jobs import JobId
 from app.api.parameters import PageSize
-from app.api.views import EventView, MetricView, Page, event_view, metric_view, rfc3339
+from app.api.views import EventView, MetricView, Page, event_view, metric_view
+from app.db import rfc3339
 from app.outage import explain
 from app.tables import TERMINAL, Event
 from app.tenancy import Caller

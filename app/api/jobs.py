@@ -1,4 +1,4 @@
-"""Jobs: submit, look, wait, cancel, try again."""
+"""Jobs: submit, look, wait, pause, cancel, try again."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -7,8 +7,8 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from app import jobs, plans, reads, resources
-from app.api.context import CurrentCaller, CurrentOutbox
+from app import jobs, plans, reads, removal, resources, reuse
+from app.api.context import CurrentCaller, CurrentOutbox, CurrentStorage
 from app.api.parameters import (
     PageSize,
     PageToken,
@@ -24,6 +24,7 @@ from app.api.waiting import Prefer, preferred_seconds, until
 from app.errors import Problem
 from app.reads import Snapshot
 from app.spec.job import JobSpec
+from app.storage import Storage
 from app.tables import TERMINAL, Job
 from app.tenancy import Caller
 
@@ -52,16 +53,20 @@ async def post_job(
     response: Response,
     caller: CurrentCaller,
     outbox: CurrentOutbox,
+    storage: CurrentStorage,
     validate_only: bool = False,
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Any:
-    """Queue a job. It is stored when this answers; poll the Location, or follow its events."""
+    """Queue a job. It is stored when this answers; poll the Location, or follow its events.
+
+    With `reuse_result` it may have succeeded when this answers.
+    """
     if validate_only:
         plan = await run_in_threadpool(_plan, caller, spec)
         response.status_code = 200
         return plan
-    job_id, replayed = await run_in_threadpool(_submit, caller, spec, idempotency_key)
+    job_id, replayed = await run_in_threadpool(_submit, caller, spec, idempotency_key, storage)
     outbox.wake()
     found = await until(lambda: _snapshot(caller, job_id), _ended, preferred_seconds(prefer, 0.0))
     response.headers["Location"] = f"/v1/jobs/{job_id}"
@@ -77,11 +82,13 @@ def _plan(caller: Caller, spec: JobSpec) -> Response:
     return Response(body, media_type="application/json")
 
 
-def _submit(caller: Caller, spec: JobSpec, key: str | None) -> tuple[str, bool]:
+def _submit(caller: Caller, spec: JobSpec, key: str | None, storage: Storage) -> tuple[str, bool]:
     with caller.transaction() as session:
+        result_key, estimated_macs = None, None
         # A replay must find its job even when a teacher of it was deleted since.
         if key is None or session.scalar(select(Job.id).where(Job.idempotency_key == key)) is None:
-            plans.resolve(session, spec)
+            plan = plans.resolve(session, spec)
+            result_key, estimated_macs = plan.result_key, plan.estimated_macs
         job, replayed = jobs.submit(
             session,
             kind="compress",
@@ -89,7 +96,11 @@ def _submit(caller: Caller, spec: JobSpec, key: str | None) -> tuple[str, bool]:
             name=spec.name,
             labels=dict(spec.labels),
             idempotency_key=key,
+            result_key=result_key,
+            estimated_macs=estimated_macs,
         )
+        if spec.reuse_result and not replayed:
+            reuse.reuse(session, job, storage)
         return job.id, replayed
 
 
@@ -106,7 +117,7 @@ def _answer(found: Snapshot, response: Response) -> JobView:
     response.headers["ETag"] = found.etag
     if not _ended(found):
         response.headers["Retry-After"] = "2"
-    return job_view(found.job, found.attempts, found.position)
+    return job_view(found.job, found.attempts, found.place)
 
 
 @router.get(
@@ -118,6 +129,8 @@ def list_jobs(
     request: Request,
     caller: CurrentCaller,
     state: State | None = None,
+    passed: Annotated[bool | None, Query(description="Whether its result met all gates of the job.")] = None,
+    paused: bool | None = None,
     created_after: Annotated[
         str | None,
         Query(max_length=40, description="An RFC 3339 time.", json_schema_extra={"format": "date-time"}),
@@ -132,7 +145,9 @@ def list_jobs(
             raise Problem(
                 422, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
             )
-    where = reads.job_filters(state, labels, seconds_of("created_after", created_after))
+    where = reads.job_filters(
+        state, labels, seconds_of("created_after", created_after), passed=passed, paused=paused
+    )
     with caller.reading() as session:
         rows = resources.newest(session, Job, *where, after=cursor_of(page_token), limit=page_size + 1)
     return page_of(rows, page_size, job_summary)
@@ -183,10 +198,49 @@ def cancel_job(job_id: JobId, response: Response, caller: CurrentCaller) -> JobV
     return _answer(found, response)
 
 
+@router.post("/{job_id}/pause", response_model=JobView, status_code=202)
+def pause_job(job_id: JobId, response: Response, caller: CurrentCaller) -> JobView:
+    """Hold the job until it is resumed: 200 when it is held, 202 while it still runs.
+
+    A running job saves a checkpoint and goes back to the queue; that uses up none of its attempts. 409 when it has
+    ended or is being cancelled.
+    """
+    with caller.transaction() as session:
+        jobs.pause(session, job_id)
+    found = _snapshot(caller, job_id)
+    if found.place is not None:
+        response.status_code = 200
+    return _answer(found, response)
+
+
+@router.post("/{job_id}/resume", response_model=JobView)
+def resume_job(job_id: JobId, response: Response, caller: CurrentCaller, outbox: CurrentOutbox) -> JobView:
+    """Let workers take a paused job again, from its checkpoint. 409 when it has ended."""
+    with caller.transaction() as session:
+        jobs.resume(session, job_id)
+    outbox.wake()
+    return _answer(_snapshot(caller, job_id), response)
+
+
 @router.post("/{job_id}/retry", response_model=JobView, status_code=202)
 def retry_job(job_id: JobId, response: Response, caller: CurrentCaller, outbox: CurrentOutbox) -> JobView:
-    """Queue a failed or cancelled job again, under the same id. It goes on from its last checkpoint."""
+    """Queue a failed or cancelled job again, under the same id, with as many attempts and as much time as a new job has.
+
+    It goes on from its last checkpoint. That is kept for seven days after the job's end (FEWBYTES_KEEP_WORK_DAYS, as
+    the operator has it); after that the job starts anew.
+    """
     with caller.transaction() as session:
         jobs.retry(session, job_id)
     outbox.wake()
     return _answer(_snapshot(caller, job_id), response)
+
+
+@router.delete("/{job_id}", status_code=204)
+def delete_job(job_id: JobId, caller: CurrentCaller) -> None:
+    """Delete a job that has ended, with its events, metrics and artifacts.
+
+    409 while it has not: cancel it first. Bytes that another job's artifact, or a teacher, has too stay. Its
+    Idempotency-Key is free again.
+    """
+    with caller.transaction() as session:
+        removal.remove(session, job_id)

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app import disk
 from app.api.headers import protect
 from app.errors import Problem, database_unavailable
 from app.outage import DatabaseAway, explain, say
@@ -71,6 +72,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(SQLAlchemyError, _database)
     app.add_exception_handler(DatabaseAway, _database)
+    app.add_exception_handler(OSError, _disk)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -184,6 +186,14 @@ async def _database(request: Request, exc: Exception) -> Response:
         raise exc  # a fault of ours
     say(outage)
     return problem_response(request, database_unavailable(other_tables=outage.other_tables))
+
+
+async def _disk(request: Request, exc: Exception) -> Response:
+    """Wherever it is met: a disk that is full or broken is the operator's to mend, and the request may come again."""
+    if not disk.has_failed(exc):
+        raise exc
+    log.error("request %s: the disk fails: %s", request.state.request_id, exc)
+    return problem_response(request, disk.failed(exc))
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

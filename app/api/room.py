@@ -1,8 +1,8 @@
-"""How much of a body is taken: as much as one file may have, and as the tenant has room for."""
+"""How much of a body is taken: as much as one file may have, as the tenant has room for, and as the disk has."""
 
 from dataclasses import dataclass
 
-from app import quotas, resources, tenants
+from app import disk, quotas, resources, tenants
 from app.errors import Problem
 from app.settings import Settings
 from app.tenancy import Caller
@@ -23,11 +23,18 @@ def room_for(
     *,
     name: str | None,
 ) -> BodyLimit:
-    """The limit for a body that says to be so long. Problem 403 QUOTA_EXCEEDED when it has no room as it is.
+    """The limit for a body that says to be so long. Problem 403 QUOTA_EXCEEDED when it has no room as it is, 507
+    INSUFFICIENT_STORAGE when the disk has none.
 
     `name`: of the file that it will replace, if there is one, whose room it may have. None: nobody knows yet, so it
     may be the largest; what is stored in the end is checked again under its name.
     """
+    limit = _quota(caller, declared_bytes, settings, name)
+    disk.check_room(settings.resolved_data_dir, declared_bytes or 0, settings.min_free_bytes)
+    return limit
+
+
+def _quota(caller: Caller, declared_bytes: int | None, settings: Settings, name: str | None) -> BodyLimit:
     with caller.reading() as session:
         most = tenants.limits(session, caller.tenant_id).max_bytes
         if not most:

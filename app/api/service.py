@@ -17,7 +17,8 @@ from app import outage, queue, reads, workers
 from app.api.content import content_response
 from app.api.context import CurrentCaller, CurrentSettings
 from app.api.threads import probing
-from app.api.views import Page, rfc3339
+from app.api.views import Page
+from app.db import rfc3339
 from app.errors import Problem
 from app.settings import Settings
 
@@ -46,18 +47,21 @@ _ROUTES = {
 
 
 class WorkerView(BaseModel):
-    """`job_id`: the job of yours that it works on now."""
+    """`memory_bytes`: what one of its jobs may need; null: it did not say. `trouble`: why it takes none just now.
+    `job_id`: the job of yours that it works on now."""
 
     id: str
     queues: list[str]
     device: str
+    memory_bytes: int | None
+    trouble: str | None
     started_at: str
     seen_at: str
     job_id: str | None
 
 
 class QueueView(BaseModel):
-    """`depth` jobs wait, the oldest for `oldest_wait_seconds`."""
+    """`depth` jobs wait, the oldest for `oldest_wait_seconds`; paused ones do not."""
 
     name: str
     depth: int
@@ -121,6 +125,8 @@ def list_workers(caller: CurrentCaller) -> Page[WorkerView]:
                 id=worker.id,
                 queues=worker.queues,
                 device=worker.device,
+                memory_bytes=worker.memory_bytes,
+                trouble=worker.trouble,
                 started_at=rfc3339(worker.started_at),
                 seen_at=rfc3339(worker.seen_at),
                 job_id=worker.job_id if worker.job_id in own else None,

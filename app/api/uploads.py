@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from app import resources, tables
+from app import disk, resources, tables
 from app.api.bodies import blocks, content_digest, declared_length, verify
 from app.api.context import CurrentCaller, CurrentSettings, CurrentStorage
 from app.api.threads import with_file
@@ -19,7 +19,7 @@ from app.spec.base import Spec
 from app.spec.resources import FileName
 from app.storage import CHUNK_BYTES, Storage
 from app.tenancy import Caller
-from app.uploads import Parts
+from app.uploads import Part, Parts
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -39,15 +39,12 @@ def post_upload(
     spec: UploadSpec, response: Response, caller: CurrentCaller, settings: CurrentSettings
 ) -> UploadView:
     """Begin. Then PUT the bytes to the Location, in one piece or in several."""
-    parts = Parts(settings.resolved_data_dir)
     with caller.transaction() as session:
-        expired = resources.expired_uploads(session)
         upload = resources.begin_upload(
             session, name=spec.name, size_bytes=spec.size_bytes, sha256=spec.sha256, settings=settings
         )
-        parts.begin(upload.id)
-    for ident in expired:
-        parts.drop(ident)
+        disk.check_room(settings.resolved_data_dir, spec.size_bytes, settings.min_free_bytes)
+        Parts(settings.resolved_data_dir).begin(upload.id)
     response.headers["Location"] = f"/v1/uploads/{upload.id}"
     response.headers["Upload-Offset"] = "0"
     return upload_view(upload, 0)
@@ -82,7 +79,8 @@ def _finish_interrupted(
         with Parts(settings.resolved_data_dir).append(upload.id):
             return _finish(caller, upload, settings, storage)[0]
     except Problem as problem:
-        if problem.code == "UPLOAD_BUSY":  # not interrupted: the request that finishes it is still at work
+        # Not interrupted: the request that finishes it is still at work. Or no room to finish it: a later look does.
+        if problem.code in ("UPLOAD_BUSY", "INSUFFICIENT_STORAGE"):
             return None
         raise
 
@@ -124,7 +122,7 @@ async def put_upload(
     `Content-Range: bytes 40-99/100` says where it belongs; without one it is the whole file.
 
     409 when the bytes do not begin at the offset, which Upload-Offset then tells. A line that breaks loses
-    nothing that arrived.
+    nothing that arrived. 507 when the disk is full: HEAD tells the offset, and the upload goes on from there later.
     """
     upload, offset, file = await run_in_threadpool(_state, caller, upload_id, settings)
     start, stop = _range(request, upload.size_bytes)
@@ -132,6 +130,9 @@ async def put_upload(
         return _complete(file, new=False)
     if file is not None or start != offset:
         raise _wrong_offset(offset, upload.size_bytes)
+    await run_in_threadpool(
+        disk.check_room, settings.resolved_data_dir, stop - start, settings.min_free_bytes
+    )
     with Parts(settings.resolved_data_dir).append(upload.id) as part:
         offset = await _append(part, upload, start, stop, request)
         if offset < upload.size_bytes:
@@ -170,9 +171,9 @@ def _range(request: Request, size_bytes: int) -> tuple[int, int]:
     return first, last + 1
 
 
-async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, request: Request) -> int:
+async def _append(part: Part, upload: tables.Upload, start: int, stop: int, request: Request) -> int:
     """Write the body as it comes; the offset after it."""
-    offset = part.tell()
+    offset = part.start
     if offset != start:  # somebody appended between our look and our lock
         raise _wrong_offset(offset, upload.size_bytes)
     wanted = content_digest(request.headers)
@@ -185,11 +186,10 @@ async def _append(part: BinaryIO, upload: tables.Upload, start: int, stop: int, 
         digest.update(block)
         await with_file(part.write, block)
         offset += len(block)
-    part.flush()
     try:
         verify(wanted, digest.hexdigest())
     except Problem:
-        part.truncate(start)
+        part.take_back()
         raise
     return offset
 
@@ -199,10 +199,12 @@ def _finish(
 ) -> tuple[tables.File, bool]:
     """All bytes are here: check, store and name them.
 
-    Bytes with the wrong digest are dropped: offset 0 again.
+    Bytes with the wrong digest are dropped: offset 0 again. Without room for the copy they stay: looking at the upload
+    later finishes it.
     """
+    disk.check_room(settings.resolved_data_dir, upload.size_bytes, settings.min_free_bytes)
     parts = Parts(settings.resolved_data_dir)
-    with parts.path(upload.id).open("rb") as part, storage.writer() as writer:
+    with disk.as_problem(), parts.path(upload.id).open("rb") as part, storage.writer() as writer:
         while block := part.read(CHUNK_BYTES):
             writer.write(block)
         try:

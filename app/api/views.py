@@ -1,12 +1,13 @@
 """What callers see of the tables, in one style: snake_case, RFC 3339 UTC, units in the names."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from app import tables
+from app.db import rfc3339
+from app.places import Place, Reason
 
 T = TypeVar("T")
 
@@ -83,26 +84,38 @@ class Progress(BaseModel):
 
 
 class QueuePlace(BaseModel):
-    """1 is next."""
+    """What a queued job waits for. `position`: 1 is next; null while it is paused. `eta_seconds`: until it starts, as far
+    as anybody can tell; null: nobody can. `detail` says what can be done."""
 
-    position: int
+    position: int | None
+    eta_seconds: float | None
+    reason: Reason
+    detail: str
 
 
 class AttemptView(BaseModel):
+    """`outcome`: succeeded, cancelled, paused, preempted, worker_lost, trainer_lost, out_of_memory, disk_full, deadline,
+    user_error, service_error; null while it runs. `detail`: how it ended, in a sentence."""
+
     n: int
     worker: str
     device: str | None
     started_at: str
     ended_at: str | None
     outcome: str | None
+    detail: str | None
 
 
 class JobSummary(BaseModel):
+    """`passed`: whether the result met all gates of the job; null when it set none, or has no result."""
+
     id: str
     kind: str
     name: str | None
     labels: dict[str, str]
     state: str
+    paused: bool
+    passed: bool | None
     phase: str | None
     progress: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -114,23 +127,32 @@ class JobSummary(BaseModel):
 
 
 class JobView(JobSummary):
-    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is."""
+    """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is.
+
+    `result_key`: equal for jobs that do the same work on the same bytes; null for an inspection.
+    """
 
     queue: QueuePlace | None
     attempts: list[AttemptView]
     spec: dict[str, Any]
+    result_key: str | None
     result: dict[str, Any] | None
 
 
 class PlanView(BaseModel):
-    """What `?validate_only=true` answers: the job as it would run; nothing was stored."""
+    """What `?validate_only=true` answers: the job as it would run; nothing was stored.
+
+    `estimated_macs`: multiply-adds of all steps and seeds; null where only doing it tells.
+    """
 
     spec: dict[str, Any]
     teachers: list[dict[str, Any]]
     dataset: dict[str, Any]
     estimates: list[dict[str, Any]]
+    estimated_macs: float | None
     limits: dict[str, Any]
     warnings: list[str]
+    result_key: str
 
 
 class EventView(BaseModel):
@@ -157,8 +179,8 @@ class MetricView(BaseModel):
 
 
 class ArtifactView(BaseModel):
-    """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a cancelled job), export (the answer in
-    another format), or what a step calls a file that it offers beside its network."""
+    """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a job that was cancelled, or late), export (the
+    answer in another format), or what a step calls a file that it offers beside its network."""
 
     id: str
     job_id: str
@@ -172,8 +194,20 @@ class ArtifactView(BaseModel):
     links: dict[str, str]
 
 
-def rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class CheckView(BaseModel):
+    """`found` is null when the bytes are gone."""
+
+    what: str
+    claimed: int | str
+    found: int | str | None
+    ok: bool
+
+
+class VerdictView(BaseModel):
+    """`ok`: every check is."""
+
+    ok: bool
+    checks: list[CheckView]
 
 
 def maybe_rfc3339(seconds: float | None) -> str | None:
@@ -219,25 +253,28 @@ def job_summary(job: tables.Job) -> JobSummary:
     return JobSummary(**_job_fields(job))
 
 
-def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], position: int | None) -> JobView:
+def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], place: Place | None) -> JobView:
     return JobView(
         **_job_fields(job),
-        queue=QueuePlace(position=position) if position is not None else None,
+        queue=QueuePlace(**vars(place)) if place is not None else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         spec=job.spec,
+        result_key=job.result_key,
         result=job.result,
     )
 
 
 def _job_fields(job: tables.Job) -> dict[str, Any]:
     path = f"/v1/jobs/{job.id}"
-    names = ("events", "logs", "metrics", "artifacts", "cancel", "retry", "download")
+    names = ("events", "logs", "metrics", "artifacts", "cancel", "pause", "resume", "retry", "download")
     return {
         "id": job.id,
         "kind": job.kind,
         "name": job.name,
         "labels": job.labels,
         "state": job.state,
+        "paused": job.paused,
+        "passed": job.passed,
         "phase": job.phase,
         "progress": job.progress,
         "error": job.error,
@@ -257,6 +294,7 @@ def attempt_view(attempt: tables.Attempt) -> AttemptView:
         started_at=rfc3339(attempt.started_at),
         ended_at=maybe_rfc3339(attempt.ended_at),
         outcome=attempt.outcome,
+        detail=attempt.detail,
     )
 
 
@@ -279,7 +317,8 @@ def metric_view(metric: tables.Metric, first_seed: int) -> MetricView:
 
 def artifact_view(artifact: tables.Artifact) -> ArtifactView:
     path = f"/v1/artifacts/{artifact.id}"
-    links = {"self": path, "content": f"{path}/content", "job": f"/v1/jobs/{artifact.job_id}"}
+    links = {"self": path, "content": f"{path}/content", "receipt": f"{path}/receipt"}
+    links |= {"job": f"/v1/jobs/{artifact.job_id}"}
     return ArtifactView(
         **_columns(artifact, ArtifactView), created_at=rfc3339(artifact.created_at), links=links
     )

@@ -9,6 +9,9 @@ from app.spec.budget import Bytes
 from app.spec.steps import AnyStep
 from app.spec.steps.base import StepSpec
 
+GATES = ("max_bytes", "max_accuracy_drop", "max_latency_ms")
+"""The fields by which a job says what it wants its answer to be."""
+
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
 
 
@@ -29,12 +32,28 @@ class JobSpec(Spec):
     exports: Annotated[list[Literal["course_8bit", "course_16bit"]], Field(max_length=4)] = []
     """The answer in other formats as well: the course's pickles of `name -> (min, max, uint8 array)` or float16 arrays."""
     max_bytes: Bytes | None = None
-    """What the answer's .pt may have: the result says whether it does. Nothing fails, and nothing is made smaller for it: a
-    student's `budget` and a prune step's `target` do that."""
+    """What the answer's .pt may have. This and the next two are gates: the result says whether each was met, in `gates`, and
+    the job whether all were, in `passed`. Nothing fails, and nothing is made smaller for them: a student's `budget` and a
+    prune step's `target` do that."""
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What the answer's accuracy may be below the teacher's (several: the ensemble's), on test, or on val where there is no
+    test: 0.01 is one image in a hundred."""
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """What one image may take in the median, on the job's device with its threads."""
+    reuse_result: bool = False
+    """Take the result of an earlier job of yours that did the same with the same teachers and data, if there is one. It has
+    succeeded at once then, and its result names the other job in `reused_from`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda: only a worker with a GPU takes it. auto: any worker does, and computes on the GPU if it has one."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Among your own jobs, the higher goes first; other tenants' turns come as before."""
+    memory_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
+    """What the trainer needs: a worker with less leaves the job alone. Of a worker with a GPU, the GPU's memory counts."""
     num_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads on the CPU; results repeat to the bit only at the same number."""
     deadline_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    """What all attempts together may run; waiting does not count. A job that does not end in time fails with
+    DEADLINE_EXCEEDED and keeps its best student so far. `POST …/retry` gives it the whole time again."""
 
     @model_validator(mode="after")
     def _steps_fit(self) -> "JobSpec":

@@ -44,6 +44,12 @@ def upgrade() -> None:
         for column in columns:
             op.add_column(table, column)
     op.create_index(op.f("ix_jobs_result_key"), "jobs", ["result_key"])
+    turn = ["tenant_id", "state", "queue", "paused", sa.text("priority DESC"), "created_at", "id"]
+    op.create_index("ix_jobs_turn", "jobs", turn)
+    op.create_index(op.f("ix_attempts_ended_at"), "attempts", ["ended_at"])
+    # The longer one does what the shorter one did.
+    op.create_index(op.f("ix_jobs_state_queue_finished_at"), "jobs", ["state", "queue", "finished_at"])
+    op.drop_index(op.f("ix_jobs_state_queue"), "jobs")
     op.create_table(
         "duties",
         sa.Column("name", sa.String(length=40), nullable=False),
@@ -55,6 +61,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("duties")
+    op.create_index(op.f("ix_jobs_state_queue"), "jobs", ["state", "queue"])
+    op.drop_index(op.f("ix_jobs_state_queue_finished_at"), "jobs")
+    op.drop_index(op.f("ix_attempts_ended_at"), "attempts")
+    op.drop_index("ix_jobs_turn", "jobs")
     op.drop_index(op.f("ix_jobs_result_key"), "jobs")
     for table, columns in _added().items():
         with op.batch_alter_table(table) as batch:

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from app import jobs
-from app.db import transaction
+from app import jobs, workers
+from app.db import reading, transaction
 from app.errors import Problem
+from app.tables import Job
 from tests.app.conftest import Service
 
 
@@ -18,7 +19,7 @@ def test_a_job_is_accepted_and_seen_to_its_end(service: Service) -> None:
     job = answer.json()
     path = answer.headers["location"]
     assert path == f"/v1/jobs/{job['id']}" == job["links"]["self"]
-    assert (answer.headers["retry-after"], job["state"], job["queue"]) == ("2", "queued", {"position": 1})
+    assert (answer.headers["retry-after"], job["state"], job["queue"]["position"]) == ("2", "queued", 1)
     assert job["created_at"].endswith("Z")
 
     claim = service.worker.claim(job["id"])
@@ -92,7 +93,7 @@ def test_the_etag_is_the_version(service: Service) -> None:
     assert unchanged.headers["etag"] == etag
     service.worker.claim(first)
     moved = service.client.get(path, headers={"If-None-Match": etag})
-    assert (moved.status_code, moved.json()["queue"]) == (200, {"position": 1})
+    assert (moved.status_code, moved.json()["queue"]["position"]) == (200, 1)
 
 
 def test_a_long_poll_answers_when_the_job_changes(service: Service) -> None:
@@ -170,6 +171,71 @@ def test_cancel_and_retry(service: Service) -> None:
     answer = service.client.post(f"{path}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
     assert service.client.post("/v1/jobs/job_none/cancel").status_code == 404
+
+
+def test_pause_and_resume(service: Service) -> None:
+    """A queued job is held at once (200), a running one asked to stop (202), an ended one not (409). Twice is once."""
+    job_id = service.job()
+    path = f"/v1/jobs/{job_id}"
+    held = service.client.post(f"{path}/pause")
+    assert (held.status_code, held.json()["state"], held.json()["paused"]) == (200, "queued", True)
+    assert (held.json()["queue"]["position"], held.json()["queue"]["reason"]) == (None, "paused")
+    again = service.client.post(f"{path}/pause")
+    assert (again.status_code, again.json()["version"]) == (200, held.json()["version"])
+    assert [job["id"] for job in service.client.get("/v1/jobs?paused=true").json()["items"]] == [job_id]
+    assert service.client.get("/v1/jobs?paused=false").json()["items"] == []
+    resumed = service.client.post(f"{path}/resume")
+    assert (resumed.status_code, resumed.json()["paused"]) == (200, False)
+    assert resumed.headers["etag"] != held.headers["etag"]
+    assert service.client.post(f"{path}/resume").json()["version"] == resumed.json()["version"]
+    service.worker.claim(job_id)
+    asked = service.client.post(f"{path}/pause")
+    assert (asked.status_code, asked.json()["state"], asked.json()["queue"]) == (202, "running", None)
+    assert service.client.post(f"{path}/cancel").json()["paused"] is False
+    refused = service.client.post(f"{path}/pause")
+    assert (refused.status_code, refused.json()["code"]) == (409, "JOB_CANCELLING")
+    types = [event["type"] for event in service.client.get(f"{path}/events").json()["items"]]
+    assert [name for name in types if name != "state"] == ["paused", "resumed", "paused"]
+
+
+def test_a_paused_job_is_cancelled_as_any(service: Service) -> None:
+    path = f"/v1/jobs/{service.job()}"
+    service.client.post(f"{path}/pause")
+    cancelled = service.client.post(f"{path}/cancel").json()
+    assert (cancelled["state"], cancelled["paused"]) == ("cancelled", False)
+    for verb in ("pause", "resume"):
+        refused = service.client.post(f"{path}/{verb}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "JOB_FINISHED")
+        assert service.client.post(f"/v1/jobs/job_none/{verb}").status_code == 404
+
+
+def test_a_job_waits_where_its_device_is_with_what_it_is_expected_to_cost(service: Service) -> None:
+    spec = service.job_spec(device="cuda", priority=3, memory_bytes=1 << 30, seeds=2)
+    cost = service.client.post("/v1/jobs?validate_only=true", json=spec).json()["estimated_macs"]
+    assert cost > 0
+    one_seed = service.client.post("/v1/jobs?validate_only=true", json=spec | {"seeds": 1}).json()
+    assert cost == pytest.approx(2 * one_seed["estimated_macs"])
+    job_id = service.client.post("/v1/jobs", json=spec).json()["id"]
+    with reading() as session:
+        job = session.get_one(Job, job_id)
+        assert (job.queue, job.priority, job.memory_bytes) == ("gpu", 3, 1 << 30)
+        assert job.estimated_macs == pytest.approx(cost)
+    for wrong in ({"priority": 101}, {"priority": -101}, {"memory_bytes": 0}):
+        assert service.client.post("/v1/jobs", json=spec | wrong).status_code == 422
+
+
+def test_a_waiting_job_changes_with_its_place(service: Service) -> None:
+    """What is asked with If-None-Match is answered anew when a worker comes, though the job itself is the same."""
+    job_id = service.job()
+    first = service.client.get(f"/v1/jobs/{job_id}")
+    assert first.json()["queue"]["reason"] == "no_worker"
+    same = service.client.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": first.headers["etag"]})
+    assert same.status_code == 304
+    with transaction() as session:
+        workers.seen(session, "host:1", queues=["compress"], device="cpu")
+    then = service.client.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": first.headers["etag"]})
+    assert (then.status_code, then.json()["queue"]["reason"]) == (200, "next")
+    assert then.json()["version"] == first.json()["version"]
 
 
 def test_a_plan_is_the_job_with_everything_filled_in(service: Service) -> None:
@@ -341,3 +407,21 @@ def test_a_plan_warns(sqlite_service: Service) -> None:
         "The data set has no val split",
         "steps[0] trains on test",
     ]
+
+
+def test_an_ended_job_can_be_deleted_and_what_it_shared_stays(service: Service) -> None:
+    """409 before its end, 404 afterwards; the answer of another job with the same bytes is still served."""
+    spec = service.job_spec()
+    first, second = (service.client.post("/v1/jobs", json=spec).json()["id"] for _ in range(2))
+    early = service.client.delete(f"/v1/jobs/{first}")
+    assert (early.status_code, early.json()["code"]) == (409, "JOB_NOT_FINISHED")
+    service.worker.finish(first)
+    service.worker.finish(second)
+    (gone,) = service.client.get(f"/v1/jobs/{first}/artifacts").json()["items"]
+    assert service.client.delete(f"/v1/jobs/{first}").status_code == 204
+    for path in (f"/v1/jobs/{first}", f"/v1/jobs/{first}/events", f"/v1/artifacts/{gone['id']}"):
+        assert service.client.get(path).status_code == 404, path
+    assert service.client.delete(f"/v1/jobs/{first}").status_code == 404
+    (kept,) = service.client.get(f"/v1/jobs/{second}/artifacts").json()["items"]
+    assert service.client.get(f"/v1/artifacts/{kept['id']}/content").content == b"student"
+    assert service.client.get("/v1/audit").json()["items"][0]["action"] == "job.delete"

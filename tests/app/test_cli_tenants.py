@@ -85,9 +85,21 @@ def test_limits_are_set_shown_and_given_back(tmp_path: Path) -> None:
     assert "bytes 0/any" in fewbytes("tenants", "list", *folder).stdout.splitlines()[0]
 
 
+def test_a_weight_is_set_and_shown(tmp_path: Path) -> None:
+    folder = ("--data-dir", str(tmp_path))
+    create(*folder)
+    assert "weight 1" in fewbytes("tenants", "list", *folder).stdout.splitlines()[0]
+    assert fewbytes("tenants", "set", "acme", "--weight", "2.5", *folder).exit_code == 0
+    shown = {line.split("\t")[1]: line for line in fewbytes("tenants", "list", *folder).stdout.splitlines()}
+    assert "weight 2.5" in shown["acme"]
+    assert "weight 1" in shown["default"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("tenants", "set", "acme", "--weight", "0"), "--weight 0.0 is no share"),
+        (("tenants", "set", "acme", "--weight", "nan"), "--weight nan is no share"),
         (("keys", "revoke", "key_none"), "There is no key"),
         (("tenants", "set", "nobody", "--max-bytes", "1"), "There is no tenant 'nobody'"),
         (("keys", "create", "--tenant", "a\nb", "--name", "x"), "is no name"),

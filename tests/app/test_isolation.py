@@ -35,7 +35,10 @@ BODIES: dict[str, Body] = {
     "POST /v1/jobs": lambda ident: {"json": {"teachers": [ident], "dataset": ident, "steps": _STEPS}},
     "POST /v1/keys": lambda ident: {"json": {"name": ident, "scope": "read"}},
     "POST /v1/jobs/{job_id}/cancel": lambda ident: {},
+    "POST /v1/jobs/{job_id}/pause": lambda ident: {},
+    "POST /v1/jobs/{job_id}/resume": lambda ident: {},
     "POST /v1/jobs/{job_id}/retry": lambda ident: {},
+    "POST /v1/artifacts/{artifact_id}/verify": lambda ident: {},
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app import db, jobs, tenancy
+from app import canonical, db, jobs, tenancy
 from app.errors import Problem
 from app.jobs import Claim, Fenced, NewArtifact
 from app.settings import settings
@@ -238,7 +238,7 @@ WRITES: dict[str, Callable[[Any, Claim], Any]] = {
     ),
     "finish": lambda session, claimed: jobs.finish(session, claimed, {"late": True}, [STUDENT]),
     "fail": lambda session, claimed: jobs.fail(session, claimed, Problem(500, "LATE", "late")),
-    "release": lambda session, claimed: jobs.release(session, claimed, outcome="late", counts=True),
+    "release": lambda session, claimed: jobs.release(session, claimed, outcome="preempted"),
     "finish_cancel": lambda session, claimed: jobs.finish_cancel(session, claimed, None, [STUDENT]),
 }
 
@@ -248,7 +248,7 @@ WRITES: dict[str, Callable[[Any, Claim], Any]] = {
 def test_a_stale_attempt_changes_nothing(write: str, now: str) -> None:
     job_id = submit()
     stale = claim(job_id)
-    act(jobs.release, stale, outcome="worker_lost", counts=True)
+    act(jobs.release, stale, outcome="worker_lost")
     if now != "queued":
         current = claim(job_id, worker="host:2")
         if now == "cancelling":
@@ -336,19 +336,24 @@ def test_an_unknown_job_is_a_404(verb: Callable[..., Any]) -> None:
 # Failures, handing back, sweeping
 
 
+def wait_no_longer(job_id: str) -> None:
+    """As if the pause before the next attempt had passed."""
+    act(lambda session: session.execute(update(Job).where(Job.id == job_id).values(next_attempt_at=None)))
+
+
 def test_a_failed_job_stores_the_problem() -> None:
     job_id = submit()
     problem = Problem(422, "CLASSES_DIFFER", "The teacher knows 10 classes, the data set 7.")
-    act(jobs.fail, claim(job_id), problem, outcome="refused")
+    act(jobs.fail, claim(job_id), problem)
     assert (job(job_id).state, job(job_id).error) == ("failed", problem.body())
-    assert outcomes(job_id) == ["refused"]
+    assert outcomes(job_id) == ["user_error"]
 
 
 def test_a_job_handed_back_uses_up_no_failure_and_is_due_at_once() -> None:
     job_id = submit()
     act(jobs.mark_dispatched, [job_id])
     for _ in range(5):
-        assert act(jobs.release, claim(job_id), outcome="preempted", counts=False) == "queued"
+        assert act(jobs.release, claim(job_id), outcome="preempted") == "queued"
     assert (job(job_id).failures, job(job_id).attempt, job(job_id).error) == (0, 5, None)
     with db.reading() as session:
         assert jobs.due(session) == [(job_id, "compress")]
@@ -356,14 +361,43 @@ def test_a_job_handed_back_uses_up_no_failure_and_is_due_at_once() -> None:
 
 def test_the_third_lost_attempt_fails_the_job() -> None:
     job_id = submit()
-    assert act(jobs.release, claim(job_id), outcome="trainer_lost", counts=True) == "queued"
-    assert act(jobs.release, claim(job_id), outcome="preempted", counts=False) == "queued"
-    assert act(jobs.release, claim(job_id), outcome="trainer_lost", counts=True) == "queued"
-    assert act(jobs.release, claim(job_id), outcome="trainer_lost", counts=True) == "failed"
+    for outcome, detail, state in (
+        ("trainer_lost", "It was killed.", "queued"),
+        ("preempted", "The worker was told to end.", "queued"),
+        ("worker_lost", "The worker was silent.", "queued"),
+        ("trainer_lost", "It was killed again.", "failed"),
+    ):
+        assert act(jobs.release, claim(job_id), outcome=outcome, detail=detail) == state
+        wait_no_longer(job_id)
     failed = job(job_id)
     assert failed.error is not None
     assert (failed.error["code"], failed.error["retryable"], failed.failures) == ("WORKER_LOST", True, 3)
-    assert outcomes(job_id) == ["trainer_lost", "preempted", "trainer_lost", "trainer_lost"]
+    told = "lost 3 times while it ran. (1) It was killed. (2) The worker was silent. (3) It was killed again."
+    assert told in failed.error["detail"]
+    assert outcomes(job_id) == ["trainer_lost", "preempted", "worker_lost", "trainer_lost"]
+
+
+def pauses(job_id: str) -> float:
+    """Seconds until the next attempt may start; 0 when it may at once."""
+    with db.reading() as session:
+        left = session.scalar(select(Job.next_attempt_at - db.db_now()).where(Job.id == job_id))
+    return round(left or 0.0)
+
+
+def test_the_first_retry_comes_at_once_and_the_next_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither claimed nor announced before."""
+    monkeypatch.setattr(settings(), "retry_pause_seconds", 60.0)
+    monkeypatch.setattr(settings(), "max_failures", 5)
+    lost, full = submit(), submit()
+    for expected in ([0, 60], [60, 120], [120, 240]):
+        act(jobs.release, claim(lost), outcome="trainer_lost")
+        act(jobs.release, claim(full), outcome="disk_full")
+        assert [pauses(lost), pauses(full)] == expected
+        assert act(jobs.claim, full, worker="host:1") is None
+        with db.reading() as session:
+            assert (full, "compress") not in jobs.due(session)
+        wait_no_longer(lost)
+        wait_no_longer(full)
 
 
 def test_the_sweep_mends_only_what_lapsed() -> None:
@@ -380,6 +414,9 @@ def test_the_sweep_mends_only_what_lapsed() -> None:
     assert act(jobs.sweep) == 0
     assert [job(one).state for one in (lost, cancelling, alive)] == ["queued", "cancelled", "running"]
     assert outcomes(lost) == ["worker_lost"]
+    with db.reading() as session:
+        detail = session.scalar(select(Attempt.detail).where(Attempt.job_id == lost))
+    assert detail == f"The worker host:1 was silent for {settings().lease_seconds + 1:.0f} s."
     assert job(lost).failures == 1
     with db.reading() as session:
         assert (lost, "compress") in jobs.due(session)
@@ -484,7 +521,7 @@ def test_submits_that_race_with_one_key_make_one_job() -> None:
 
 def test_the_fingerprint_is_the_sha256_of_sorted_compact_json() -> None:
     expected = hashlib.sha256(b'{"a":[1,2.5],"b":"\\u00e9"}').hexdigest()
-    assert jobs.fingerprint({"b": "é", "a": [1, 2.5]}) == expected
+    assert canonical.fingerprint({"b": "é", "a": [1, 2.5]}) == expected
 
 
 # Events and metrics
@@ -569,20 +606,16 @@ def test_numbers_and_text_that_json_cannot_hold_do_not_lose_the_result() -> None
 # Announcing
 
 
-def test_due_rows_come_oldest_first_and_only_once_while_fresh() -> None:
+def test_due_rows_come_oldest_first_and_once() -> None:
+    """However long ago it was announced: who is idle looks by itself."""
     ids = [submit() for _ in range(3)]
     with db.reading() as session:
         assert [job_id for job_id, _ in jobs.due(session)] == ids
         assert [job_id for job_id, _ in jobs.due(session, limit=2)] == ids[:2]
-        assert jobs.num_announced(session) == {}
     act(jobs.mark_dispatched, ids[:2])
+    act(lambda session: session.execute(update(Job).values(dispatched_at=Job.dispatched_at - 3600)))
     with db.reading() as session:
-        assert jobs.num_announced(session) == {"compress": 2}
         assert [job_id for job_id, _ in jobs.due(session)] == ids[2:]
-    act(lambda session: session.execute(update(Job).values(dispatched_at=db.db_now() - 3600)))
-    with db.reading() as session:
-        assert [job_id for job_id, _ in jobs.due(session, announced=True)] == ids
-        assert jobs.due(session, announced=False) == []
 
 
 def test_marking_nothing_or_a_claimed_row_changes_nothing() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from app import db, jobs, quotas, tenancy, tenants
+from app import db, jobs, quotas, schedule, tenancy, tenants
 from app.errors import Problem
+from app.schedule import Offer
 from app.settings import Settings
 from app.tables import CANCELLING, Job
 from tests.app.conftest import Service
@@ -255,31 +256,28 @@ def claim(job_id: str) -> jobs.Claim | None:
         return jobs.claim(session, job_id, worker="w")
 
 
-def due() -> list[str]:
-    """What an outbox would announce now, and then stamps as announced."""
-    with db.reading() as session:
-        ids = [job_id for job_id, _ in jobs.due(session, announced=False)]
+def claim_next() -> str | None:
+    """The job that a worker of every queue gets now."""
+    offer = Offer(worker="w", queues=("compress", "inspect"))
     with db.transaction() as session:
-        jobs.mark_dispatched(session, ids)
-    return ids
+        claimed = schedule.claim_next(session, offer)
+    return claimed and claimed.job_id
 
 
 def test_a_job_beyond_the_running_limit_stays_queued_until_another_ends(acme: str) -> None:
-    """Nothing of it changes; it is announced again the moment there is room, not some seconds later."""
+    """Nothing of it changes; the worker that ends the other finds it when it looks for more."""
     limit("acme", max_running_jobs=1)
     first, second = submit(acme, 2)
-    assert due() == [first]
     running = claim(first)
     assert running is not None
-    assert due() == []
     assert claim(second) is None
+    assert claim_next() is None
     with db.reading() as session:
         waiting = session.get_one(Job, second)
-        assert (waiting.state, waiting.attempt, waiting.dispatched_at) == ("queued", 0, None)
+        assert (waiting.state, waiting.attempt) == ("queued", 0)
     with db.transaction() as session:
         jobs.finish(session, running, {})
-    assert due() == [second]
-    assert claim(second) is not None
+    assert claim_next() == second
 
 
 def test_a_job_that_is_being_cancelled_still_runs(acme: str) -> None:
@@ -298,25 +296,9 @@ def test_a_job_that_is_being_cancelled_still_runs(acme: str) -> None:
 def test_others_and_inspections_are_not_held_back(acme: str, database: str) -> None:
     limit("acme", max_running_jobs=1)
     own = submit(acme, 3)
-    [inspection] = submit(acme, kind="inspect")
+    inspections = submit(acme, 2, kind="inspect")
     [others] = submit(tenants.DEFAULT)
-    assert due() == [own[0], inspection, others]
-    assert claim(own[0])
-    assert claim(inspection)
-    assert claim(others)
-    assert claim(own[1]) is None
-
-
-def test_a_message_that_is_lost_is_sent_again_within_the_limit(acme: str) -> None:
-    """A thousand waiting jobs of a tenant that may run two are not two thousand messages a minute."""
-    limit("acme", max_running_jobs=2)
-    ids = submit(acme, 6)
-    assert due() == ids[:2]
-    assert due() == []
-    with db.transaction() as session:
-        session.execute(update(Job).values(dispatched_at=db.db_now() - 3600).where(Job.id.in_(ids[:2])))
-    with db.reading() as session:
-        assert [job_id for job_id, _ in jobs.due(session, announced=True)] == ids[:2]
+    assert [claim_next() for _ in range(5)] == [*inspections, own[0], others, None]
 
 
 def test_claims_at_once_do_not_pass_together(acme: str) -> None:

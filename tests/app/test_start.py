@@ -41,7 +41,7 @@ def one_server() -> Iterator[PostgresServer]:
 def server(one_server: PostgresServer) -> Iterator[PostgresServer]:
     """A migrated PostgreSQL over TCP that runs afterwards as before."""
     yield one_server
-    if one_server.is_running():
+    if one_server.is_alive:
         one_server.stop()
     one_server.start()
 

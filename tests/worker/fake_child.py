@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from app.parent import end_with_parent
@@ -45,6 +46,41 @@ def obey(line: Line, stops: Stops, order: dict[str, Any]) -> None:
     line.send(
         {"type": "stopped", "stop": stops.requested(), "result": {"stages": []}, "artifacts": artifacts}
     )
+
+
+def write_on(line: Line, stops: Stops, order: dict[str, Any]) -> None:
+    """Writes its file again and again, in place, until there is a file `finish` beside its folder."""
+    folder = Path(order["work_dir"])
+    line.send({"type": "log", "level": "info", "message": f"pid {os.getpid()}"})
+    line.send({"type": "phase", "phase": "writing"})
+    while not (folder.parent / "finish").exists():
+        (folder / "final.pt").write_text(f"half of {folder.name}")
+        time.sleep(0.01)
+    (folder / "final.pt").write_text(f"the network of {folder.name.replace('-', ' ')}")
+    final = {"step": 1, "kind": "final", "name": "final.pt", "file": "final.pt", "metrics": {}}
+    line.send({**RESULT, "artifacts": [final]})
+
+
+def count_up(line: Line, stops: Stops, order: dict[str, Any]) -> None:
+    """Counts its attempts in its folder, each until it is stopped; the one after `until` of them has the result."""
+    counter = Path(order["work_dir"]) / "count"
+    count = int(counter.read_text()) if counter.exists() else 0
+    if count == order["spec"]["until"]:
+        line.send(RESULT)
+        return
+    line.send({"type": "phase", "phase": "waiting"})
+    stops.asked.wait()
+    counter.write_text(str(count + 1))
+    line.send({"type": "stopped", "stop": stops.requested()})
+
+
+def until_stopped(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
+    """Not run by `main` below but in place of the pipeline: what `worker.child` may be told to do."""
+    line.send({"type": "log", "level": "info", "message": f"pid {os.getpid()}"})
+    line.send({"type": "phase", "phase": "waiting"})
+    while not stops.asked.wait(0.05):  # Python hears signals between two instructions of its main thread
+        pass
+    return {"type": "stopped", "stop": stops.requested()}
 
 
 def flood(line: Line, stops: Stops, order: dict[str, Any]) -> None:
@@ -98,6 +134,14 @@ def out_of_memory(line: Line, stops: Stops, order: dict[str, Any]) -> None:
     line.send(
         {"type": "error", "status": 507, "code": "OUT_OF_MEMORY", "detail": "Less, please.", "errors": []}
     )
+
+
+def internal_error(line: Line, stops: Stops, order: dict[str, Any]) -> None:
+    line.send({"type": "error", "status": 500, "code": "INTERNAL_ERROR", "detail": "A bug.", "errors": []})
+
+
+def disk_full(line: Line, stops: Stops, order: dict[str, Any]) -> None:
+    line.send({"type": "error", "status": 507, "code": "DISK_FULL", "detail": "No room left.", "errors": []})
 
 
 def artifacts(line: Line, stops: Stops, order: dict[str, Any]) -> None:

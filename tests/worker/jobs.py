@@ -1,5 +1,6 @@
 """Compress orders on the tiny task, for tests that run the pipeline itself."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def inspected_teacher(folder: Path, content: bytes, ident: str = "tch_1", **spec
         "kind": "soft_labels" if "soft_labels" in report else "network",
         "path": str(folder / "teacher.pt"),
         "sha256": "ab" * 32,
+        "file_sha256": hashlib.sha256(content).hexdigest(),
+        "tensors_sha256": None,
         "size_bytes": len(content),
         "declared_accuracy": None,
     }
@@ -55,7 +58,12 @@ def inspected_teacher(folder: Path, content: bytes, ident: str = "tch_1", **spec
 
 def dataset(folder: Path, archive: Path) -> dict[str, Any]:
     build_dataset(DatasetSpec(file="photos.zip"), archive, folder)
-    return {"id": "dst_1", "index": str(folder / "index.json"), "pack": str(folder / "pack"), "folder": None}
+    digests = {
+        f"{name.split('.')[0]}_sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("index.json", "pack")
+    }
+    paths = {"index": str(folder / "index.json"), "pack": str(folder / "pack"), "folder": None}
+    return {"id": "dst_1", **digests, **paths}
 
 
 def order(

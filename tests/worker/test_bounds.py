@@ -52,7 +52,7 @@ def test_the_memory_limit_is_for_trainers_on_the_cpu(
 ) -> None:
     monkeypatch.setenv("FEWBYTES_TRAINER_MEMORY_BYTES", str(2 << 30))
     settings.cache_clear()
-    monkeypatch.setattr(orders, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(orders.gpu, "present", lambda: gpu)
     assert orders._trainer_limits(spec(device=device)) == {"memory_bytes": (2 << 30) * limited}
     settings.cache_clear()
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import models
+from app import gates
 from tests.worker import jobs, tiny
 from tests.worker.jobs import Ear
 from worker.measure import measure
@@ -80,8 +81,8 @@ def test_distil_to_a_budget_then_8_bits_then_nothing_to_prune(
     assert pruned["size_bytes"] == pytest.approx(
         quantized["size_bytes"], abs=1000
     )  # it describes one more step
-    assert result["budget"] == {"max_bytes": wanted, "size_bytes": len(final), "met": True}
-    assert not any("max_bytes" in warning for warning in result["warnings"])
+    gate = {"gate": "max_bytes", "limit": wanted, "value": len(final), "passed": True}
+    assert gates.judge({"max_bytes": wanted}, result) == [gate]
 
 
 def test_a_network_that_is_slightly_too_large_loses_a_few_channels(
@@ -99,7 +100,7 @@ def test_a_network_that_is_slightly_too_large_loses_a_few_channels(
     assert 0.9 < row["parameters"] / quantized["parameters"] < 1
     assert row["epochs"] == 1
     assert 0.8 * wanted < len(final) <= wanted
-    assert result["budget"]["met"]
+    assert gates.judged({"max_bytes": wanted}, result)["passed"]
 
 
 def test_what_the_pipeline_adds_to_the_file_is_counted(
@@ -122,13 +123,3 @@ def test_what_the_pipeline_adds_to_the_file_is_counted(
         assert 0 <= packed_bytes(network, 8, run) - len(final) <= 64
         with_nothing = Run(**{**vars(run), "packed_with": {}})
         assert len(final) - packed_bytes(network, 8, with_nothing) > 300
-
-
-def test_an_answer_that_is_too_large_is_said_to_be_and_nothing_fails(
-    teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path
-) -> None:
-    result, final = result_of(jobs.order(tmp_path / "job", [teacher], photos, [QUANTIZE], max_bytes=9_999))
-    assert result["budget"] == {"max_bytes": 9_999, "size_bytes": len(final), "met": False}
-    assert any(f"{len(final):,} bytes, and max_bytes is 9,999" in warning for warning in result["warnings"])
-    plain, _ = result_of(jobs.order(tmp_path / "plain", [teacher], photos, [QUANTIZE]))
-    assert "budget" not in plain

@@ -12,6 +12,7 @@ from worker.datasets.images import quiet_pillow
 from worker.datasets.reading import Contents, Image, Progress
 from worker.datasets.report import check_classes, make_report
 from worker.datasets.splits import place
+from worker.whole_files import appears_whole
 
 
 def build_dataset(
@@ -80,6 +81,6 @@ def _write_index(path: Path, class_names: list[str], images: list[Image]) -> Non
         }
         for image in images
     ]
-    path.write_text(
-        json.dumps({"class_names": class_names, "images": rows}, ensure_ascii=False), encoding="utf-8"
-    )
+    content = json.dumps({"class_names": class_names, "images": rows}, ensure_ascii=False)
+    with appears_whole(path) as file:
+        file.write(content.encode())

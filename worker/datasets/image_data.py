@@ -1,12 +1,13 @@
 """A registered data set as the arrays that networks are trained and measured on."""
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.spec.base import Split
 from models.load_artifact import resize_and_crop
 from worker.datasets.images import open_image, quiet_pillow
 from worker.datasets.report import split_digest
+from worker.whole_files import reserve
 
 _Rows = list[dict[str, Any]]
 
@@ -57,6 +59,11 @@ class ImageData:
         self._cache_dir = cache_dir
         self._num_threads = num_threads or os.cpu_count() or 1
 
+    @property
+    def class_order(self) -> list[int] | None:
+        """For each class of the index, in its order, the output that means it; None where the two orders are one."""
+        return self._output_of if self._output_of != sorted(self._output_of) else None
+
     def has(self, split: Split) -> bool:
         return split in self._rows
 
@@ -83,9 +90,9 @@ class ImageData:
         shape = (len(rows), *self._decode(rows[0], preprocessing).shape)
         path = self._cache_dir / f"{_cache_key(self.digest(split), preprocessing)}.u8"
         num_bytes = torch.Size(shape).numel()
-        if not (path.exists() and path.stat().st_size == num_bytes):
+        while not _use(path, num_bytes):
             self._cache_dir.mkdir(parents=True, exist_ok=True)
-            with _appears_whole(path) as unfinished:
+            with _appears_whole(path, num_bytes) as unfinished:
                 self._decode_all(
                     rows,
                     preprocessing,
@@ -128,17 +135,43 @@ def _cache_key(digest: str, preprocessing: dict[str, Any]) -> str:
     return hashlib.sha256(f"{digest} {json.dumps(geometry, sort_keys=True)}".encode()).hexdigest()
 
 
+# Decoded images that this process uses, open and locked until it ends.
+_IN_USE: dict[Path, int] = {}
+
+
+def _use(path: Path, num_bytes: int) -> bool:
+    """Whether the file is there; it is then kept as long as this process lives, and some days longer.
+
+    The collector deletes nothing that is locked or new (`app.leftovers.decoded_images`).
+    """
+    if path not in _IN_USE:
+        try:
+            _IN_USE[path] = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(_IN_USE[path], fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            os.utime(path)
+    status = os.fstat(_IN_USE[path])
+    if status.st_nlink and status.st_size == num_bytes:
+        return True
+    os.close(_IN_USE.pop(path))  # deleted before it was locked, or of another shape
+    return False
+
+
 @contextmanager
-def _appears_whole(path: Path) -> Iterator[str]:
-    """A temporary file that takes the name `path` once it is complete and on the disk; removed when the block
-    fails."""
+def _appears_whole(path: Path, num_bytes: int) -> Iterator[str]:
+    """A temporary file of that size that takes the name `path` once it is complete and on the disk; removed when the
+    block fails. Its room is taken beforehand: a full disk met through the mapping would kill the process."""
+    # Not by the process's id: threads may decode the same images at once.
     handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
-        yield unfinished
-        os.fsync(handle)
+        with os.fdopen(handle, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            reserve(file, num_bytes)
+            yield unfinished
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException:
         os.unlink(unfinished)
         raise
-    finally:
-        os.close(handle)

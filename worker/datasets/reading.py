@@ -5,8 +5,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from app.errors import Problem
 from app.spec.base import Split
@@ -16,6 +18,7 @@ from worker.datasets.image_files import BadImageError
 from worker.datasets.images import MAX_BYTES, Size, check_image, claims_to_be_image
 from worker.datasets.names import quoted
 from worker.datasets.recognised import HEAD, is_archive
+from worker.whole_files import appears_whole
 
 Progress = Callable[[float, float, str], None]
 """Called with how far the reading is: done, total, unit ("file" or "byte")."""
@@ -66,7 +69,8 @@ def read(
     contents = Contents()
     is_folder = source.is_dir()
     threads = min(num_threads or os.cpu_count() or 1, _MAX_THREADS)
-    with open(os.devnull if is_folder else pack, "wb") as packed, ThreadPoolExecutor(threads) as pool:
+    # A folder's images stay where they are: its "pack" goes nowhere.
+    with _written(None if is_folder else pack) as packed, ThreadPoolExecutor(threads) as pool:
         try:
             for path, data, verdict in _decoded(_image_files(source, limits, contents, progress), pool):
                 try:
@@ -80,10 +84,11 @@ def read(
         finally:
             pool.shutdown(cancel_futures=True)  # a refusal does not wait for images that nobody asks about
         _refuse_bad(contents, max_bad_images)
-        packed.flush()
-        if not is_folder:
-            os.fsync(packed.fileno())
     return contents
+
+
+def _written(pack: Path | None) -> AbstractContextManager[IO[bytes]]:
+    return open(os.devnull, "wb") if pack is None else appears_whole(pack)
 
 
 def _decoded(

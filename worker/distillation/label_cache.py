@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from worker.whole_files import reserve
+
 _WORDS = {torch.float32: torch.int32, torch.float16: torch.int16}
 
 
@@ -32,7 +34,8 @@ class LabelCache:
         words = _WORDS[self._dtype]
         shape = torch.Size([num_views, num_images, num_classes + 1])
         path.parent.mkdir(parents=True, exist_ok=True)
-        _reserve(path, shape.numel() * words.itemsize)
+        with path.open("ab") as file:
+            reserve(file, shape.numel() * words.itemsize)
         self._words_VMK = torch.from_file(str(path), shared=True, size=shape.numel(), dtype=words).view(shape)
 
     def read(self, view: int, indices_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,14 +47,6 @@ class LabelCache:
     def write(self, view: int, indices_N: Tensor, values_NC: Tensor) -> None:
         words_NC = values_NC.to(self._dtype).contiguous().view(self._words_VMK.dtype)
         self._words_VMK[view][indices_N] = torch.cat([words_NC, _checksum(words_NC)[:, None]], dim=1)
-
-
-def _reserve(path: Path, num_bytes: int) -> None:
-    """Lengthen the file with zeros. Written out, so that a full disk is an error here: met through the mapping, it would
-    kill the process."""
-    with path.open("ab") as file:
-        while (missing := num_bytes - file.tell()) > 0:
-            file.write(bytes(min(missing, 1 << 20)))
 
 
 def _checksum(words_NC: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from app.errors import Problem
 from app.spec.base import Split
 from worker.gate.class_names import RULE, are_usable
 from worker.run import Data
+from worker.stages import write_whole
 
 FORMAT = "fewbytes/soft-labels/1"
 Kind = Literal["logits", "probabilities"]
@@ -86,7 +87,7 @@ def write_soft_labels(path: Path, labels: SoftLabels) -> None:
     }
     buffer = io.BytesIO()  # torch.save would write the name of a file into it
     torch.save(content, buffer)
-    path.write_bytes(buffer.getbuffer())
+    write_whole(path, buffer.getbuffer())
 
 
 def rows_for(rows: Mapping[str, int], data: Data, splits: Sequence[Split]) -> Tensor:

@@ -9,11 +9,12 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from worker.gate.limits import Limits
 from worker.gate.refusal import unreadable, unsafe
 from worker.gate.tensors import ITEM_BYTES, Storage, Tensor, c_strides
+from worker.whole_files import appears_whole
 
 Open = Callable[[Storage, int], AbstractContextManager[IO[bytes]]]
 """A storage's bytes as a stream, from the byte of that number on; there may be more behind them."""
@@ -23,10 +24,10 @@ _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 def write_canonical(tensors: dict[str, Tensor], open_storage: Open, path: Path, limits: Limits) -> None:
-    """Write the file. Raises Refused when a storage is shorter than it was said to be."""
+    """Write the file, whole or not at all. Raises Refused when a storage is shorter than it was said to be."""
     names = sorted(tensors)
     _check_reordered([tensor for tensor in tensors.values() if not tensor.is_contiguous], limits)
-    with path.open("wb") as out:
+    with appears_whole(path) as out:
         header = _header({name: tensors[name] for name in names})
         out.write(struct.pack("<Q", len(header)) + header)
         for name in names:
@@ -55,7 +56,7 @@ def _header(tensors: dict[str, Tensor]) -> bytes:
     return header + b" " * (-len(header) % 8)  # as the library pads it, so that data are aligned
 
 
-def _write(tensor: Tensor, open_storage: Open, out: BinaryIO) -> None:
+def _write(tensor: Tensor, open_storage: Open, out: IO[bytes]) -> None:
     if not tensor.num_elements:
         return
     if not tensor.is_contiguous:

@@ -24,6 +24,7 @@ from worker.catalogue import names_digest
 from worker.checkpoints import Checkpoint, read_admitted
 from worker.distillation.soft_labels import SoftLabels, read_document, read_table, write_soft_labels
 from worker.gate import Admitted
+from worker.stages import write_whole
 
 _MAX_SHOWN = 10
 
@@ -63,7 +64,8 @@ def inspect(order: dict[str, Any], admitted: Admitted | None, canonical: Path) -
             "name each output once, in order.",
         )
     _check_forward(network)
-    models.save(network, work_dir / "teacher.pt", preprocessing=preprocessing, class_names=class_names)
+    packed = models.pack(network, preprocessing=preprocessing, class_names=class_names)
+    write_whole(work_dir / "teacher.pt", packed)
     table = models.layer_table(network)
     report = {
         "architecture": spec.architecture.architecture

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from worker.whole_files import appears_whole
+
 _NAME, _PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -19,20 +21,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     payload = buffer.getbuffer()
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{_NAME}.part"
-    with unfinished.open("wb") as file:
+    with appears_whole(folder / _NAME) as file:
         file.write(hashlib.sha256(payload).digest())
         file.write(payload)
         file.flush()
         os.fsync(file.fileno())
-    if (folder / _NAME).exists():
-        os.replace(folder / _NAME, folder / _PREVIOUS)
-    os.replace(unfinished, folder / _NAME)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # the names, too
-    finally:
-        os.close(handle)
+        # Not before this one is on the disk: until then the other two are what a killed run has.
+        if (folder / _NAME).exists():
+            os.replace(folder / _NAME, folder / _PREVIOUS)
 
 
 def load_checkpoint(folder: Path, *, fingerprint: str) -> dict[str, Any] | None:

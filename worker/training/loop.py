@@ -252,8 +252,14 @@ class _Training(Generic[NetworkType]):
             raise Stopped("preempt")
         if stop == "cancel":
             self._add_cost()
-            best = None if self.best_weights is None else _network_in(self._result("best"))
-            raise Stopped("cancel", best)  # type: ignore[arg-type]  # a Network wherever a step is under way
+            raise Stopped("cancel", self._best_so_far())
+
+    def _best_so_far(self) -> Network | None:
+        """Of the epochs that ended the best on val, without val the weights as they are; None in the first epoch."""
+        if self.history.step < self.first_step + self.images.steps_per_epoch:
+            return None
+        best = _network_in(self._result("best"))
+        return best  # type: ignore[return-value]  # a Network wherever a step is under way
 
     def _snapshot(self, epoch: int) -> None:
         if epoch in self.run.snapshot_epochs:

@@ -2,13 +2,13 @@
 "Comparing Rewinding and Fine-tuning in Neural Network Pruning", https://arxiv.org/abs/2003.02389)."""
 
 import io
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from app.errors import Problem
+from worker.whole_files import appears_whole
 
 FOLDER = "snapshots"
 """Below the work folder of the step that trained."""
@@ -20,12 +20,8 @@ def save_snapshot(folder: Path, epoch: int, network: nn.Module) -> None:
     buffer = io.BytesIO()
     torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, buffer)
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{epoch}.pt.part"
-    with unfinished.open("wb") as file:
+    with appears_whole(_path(folder, epoch)) as file:
         file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, _path(folder, epoch))
 
 
 def load_snapshot(folder: Path, epoch: int) -> dict[str, Tensor]:

@@ -25,12 +25,6 @@ P95_SECONDS = 0.1
 """The same of files up to a megabyte, for 19 of 20."""
 
 
-@pytest.fixture(autouse=True)
-def _no_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that fits no architecture is compared with all of them: seconds that decide nothing here."""
-    monkeypatch.setattr(teachers, "_SEARCH_SECONDS", 0.0)
-
-
 def order_of(file: Path, request: dict[str, Any]) -> dict[str, Any]:
     """What a worker's child is told to inspect this file."""
     look = {"architecture": tiny.TEACHER, "preprocessing": tiny.PREPROCESSING}

@@ -128,7 +128,7 @@ def _database(sqlite_database: str, data_dir: Path) -> None:
 @pytest.mark.usefixtures("_database")
 def test_a_refusal_leaves_its_reason_and_no_file() -> None:
     inspection = Inspection(zipped(data_set() | {"../evil.png": b"x"}))
-    assert inspection.run() == "failed"
+    assert inspection.run() == "user_error"
     assert inspection.row.state == "rejected"
     assert inspection.row.error is not None
     assert inspection.row.error["code"] == "ARCHIVE_UNSAFE"

@@ -348,3 +348,13 @@ def test_every_epoch_has_an_order_of_its_own(tmp_path):
     )
     assert first.tolist() != second.tolist()
     assert sorted(first.tolist()) == sorted(second.tolist())
+
+
+@pytest.mark.parametrize(("call", "is_kept"), [(3, False), (5, True)])
+def test_without_val_a_cancel_keeps_the_weights_as_they_are(tmp_path: Path, call: int, is_kept: bool) -> None:
+    """From the first whole epoch on: three steps."""
+    data = MemoryData(train=24)
+    network = make_network()
+    with pytest.raises(Stopped) as stopped:
+        train_once(tmp_path, network=network, data=data, stop_requested=stop_at(call, "cancel"))
+    assert stopped.value.model is (network if is_kept else None)
