@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class Measuring:
 
         `kept`: a result left there by an earlier attempt is taken.
 
-        Raises Stopped when a stop is asked, RuntimeError when the process fails.
+        Raises Stopped when a stop is asked, RuntimeError when the process fails, ChildProcessError when a signal ended it.
         """
         if kept is not None and kept.exists() and (logits is None or logits.exists()):
             earlier: dict[str, Any] = json.loads(kept.read_text())
@@ -106,4 +107,9 @@ class Measuring:
             if message["type"] == "measured":
                 return {key: value for key, value in message.items() if key != "type"}
         said = "\n".join(message["message"] for message in heard[-20:])
-        raise RuntimeError(f"measuring ended with exit code {leash.exit_code()}: {said[-2000:]}")
+        code = leash.exit_code() or 0
+        if code < 0:
+            # By the kernel, for want of memory, or by somebody: no fault of ours, so not reported as one. An OSError ends
+            # the trainer too, and the attempt counts as lost.
+            raise ChildProcessError(f"the measuring process was ended by {signal.Signals(-code).name}")
+        raise RuntimeError(f"measuring ended with exit code {code}: {said[-2000:]}")

@@ -72,9 +72,8 @@ def campaign(disk: Path, options: Options, *, epochs: int = 60) -> Row:
     """Fill the disk while jobs run, for some seconds, and make room again."""
     environment = {**SPARED, "FEWBYTES_MIN_FREE_BYTES": str(1 << 20)}
     rig = UpRig(disk / "data", **environment)
-    with rig.running():
-        chance = random.Random(options.seed)
-        work = Work(rig, chance, epochs)
+    chance = random.Random(options.seed)
+    with rig.running(), Work(rig, chance, epochs) as work:
         work.undisturbed()
         row = Row("disk full for some seconds", rig.setup)
         for number in range(options.rounds):

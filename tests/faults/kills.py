@@ -48,8 +48,7 @@ def run(options: Options) -> list[Row]:
 
 
 def campaign(opened: AbstractContextManager[Rig], options: Options) -> Row:
-    with opened as rig:
-        work = Work(rig, random.Random(options.seed))
+    with opened as rig, Work(rig, random.Random(options.seed)) as work:
         work.undisturbed()
         row = Row("SIGKILL at random", rig.setup)
         some(work, row, options)

@@ -22,8 +22,7 @@ SETUPS = {"fewbytes up": up_rig, "postgresql": parts_rig}
 def work(request: pytest.FixtureRequest) -> Iterator[Work]:
     """A running service and its work, done once undisturbed."""
     opened: AbstractContextManager[Rig] = SETUPS[request.param](**kills.SPARED)
-    with opened as rig:
-        made = Work(rig, random.Random(5), EPOCHS)
+    with opened as rig, Work(rig, random.Random(5), EPOCHS) as made:
         made.undisturbed()
         yield made
 

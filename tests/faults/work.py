@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from sqlalchemy import select
@@ -69,6 +69,12 @@ class Work:
         self.client = Client(self.rig)
         self._steps = steps(self.epochs)
         self._ingredients = self._register()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.http.close()
 
     def undisturbed(self) -> None:
         """Do one job of each kind while all is well: its digest is what the others must have."""

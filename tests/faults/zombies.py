@@ -30,8 +30,7 @@ WHO = ("the worker and its trainer", "the supervisor alone", "the trainer alone"
 def run(options: Options) -> list[Row]:
     rows = []
     for opened in (up_rig(**SPARED), parts_rig(options.database_url, options.broker_url, **SPARED)):
-        with opened as rig:
-            work = Work(rig, random.Random(options.seed))
+        with opened as rig, Work(rig, random.Random(options.seed)) as work:
             work.undisturbed()
             rows += [campaign(rig, work, who, options) for who in WHO]
             rows.append(stale_verbs(rig.storage, rig.setup, max(50, options.rounds)))

@@ -1,6 +1,7 @@
 """A compress job in this process that is stopped, taken over, or outlived by an earlier attempt of itself."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import models
 from app.jobs import Claim
 from tests.worker import jobs, tiny
 from tests.worker.jobs import DISTILL, Ear
-from worker import work_folder
+from worker import child, work_folder
 from worker.measure import measure
 from worker.measuring import Measuring
 from worker.messages import Stops
@@ -137,6 +138,31 @@ def test_a_cancel_before_anything_began_begins_nothing(
     ear = Watching(is_phase("measuring the teacher"), lambda: stops.ask("cancel"))
     assert compress(order, ear, stops)["artifacts"] == []
     assert [message["phase"] for message in ear.of("phase")] == ["opening teachers and data", "measuring the teacher"]
+
+
+# ---- a process that is lost below the trainer
+
+
+def test_a_measuring_process_that_is_killed_takes_the_trainer_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt is lost and tried again; it is no fault in the service, which would end the job."""
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", str(killed))
+    measuring = Measuring(
+        paths={}, class_names=[], splits=[], unlabeled=False, num_threads=1, device="cpu", stops=Stops()
+    )
+    monkeypatch.setitem(child.DO, "compress", ("tests.worker.test_stops", "measured_by_a_process"))
+    order = {"do": "compress", "measuring": measuring}
+    with pytest.raises(ChildProcessError, match="SIGKILL"):
+        child._obey(order, Ear(), Stops())
+
+
+def measured_by_a_process(order: dict[str, Any], line: Any, stops: Any) -> dict[str, Any]:
+    return dict(order["measuring"].measure(Path("stage.pt"), outputs=[0]))
 
 
 # ---- an attempt that outlives its lease

@@ -126,7 +126,7 @@ def test_a_worker_thawed_while_another_attempt_works_ends_its_trainer(worker: Wo
 def test_a_frozen_trainer_keeps_its_job_and_goes_on_when_it_is_thawed(worker: Worker) -> None:
     job_id = only_job()
     send([worker.trainer], signal.SIGSTOP)
-    time.sleep(2 * LEASE_SECONDS)
+    time.sleep(1.5 * LEASE_SECONDS)
     assert sweep() == 0
     assert job(job_id).state == "running"
     (work_folder.of_job(job_id) / "finish").touch()
