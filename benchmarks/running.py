@@ -143,21 +143,50 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def descendants(pid: int) -> list[int]:
-    """Every process below this one."""
+def children(pid: int) -> list[int]:
+    """The processes that this one started, the oldest first."""
     found: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in map(int, (task / "children").read_text().split()):
-                found += [child, *descendants(child)]
+            found += map(int, (task / "children").read_text().split())
     return found
 
 
-def session_leaders(pid: int) -> set[int]:
-    """Those below it that lead a session, as trainers do."""
-    with contextlib.suppress(ProcessLookupError):
-        return {child for child in descendants(pid) if os.getsid(child) == child}
-    return set()
+def warm_parents(worker: int) -> list[int]:
+    """At most one; it forks this worker's trainers."""
+    return [pid for pid in children(worker) if b"worker.warm" in _command(pid)]
+
+
+def wait_until_warm(workers: list[int], seconds: float = 120) -> None:
+    """Until each worker's warm parent has imported everything: it has not computed for half a second."""
+
+    def idle() -> bool:
+        parents = [warm_parents(worker) for worker in workers]
+        before = [_cpu_ticks(pid) for found in parents for pid in found]
+        time.sleep(0.5)
+        return all(parents) and [_cpu_ticks(pid) for found in parents for pid in found] == before != []
+
+    until(idle, seconds)
+
+
+def trainers(worker: int) -> list[int]:
+    """Its job's trainer, and what that has measured just now: forked by the warm parent, or else spawned."""
+    warm = warm_parents(worker)
+    return [pid for pid in children(worker) if pid not in warm] + [
+        pid for one in warm for pid in children(one)
+    ]
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def _cpu_ticks(pid: int) -> int:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+    return -1
 
 
 def memory_mib(pid: int, *, share: bool = True) -> float:

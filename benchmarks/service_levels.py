@@ -26,8 +26,9 @@ from benchmarks.running import (
     machine,
     quantile,
     servers,
-    session_leaders,
+    trainers,
     until,
+    wait_until_warm,
 )
 from tests.servers import Broker
 
@@ -54,6 +55,7 @@ class Levels:
     def submit_and_cancel(self, rounds: int) -> Rows:
         """Whole journeys of jobs that are cancelled as soon as they run."""
         claimed, started, running, cancelled = [], [], [], []
+        self._settle()
         for _ in range(rounds):
             began = time.monotonic()
             ident = self.service.post("/v1/jobs", self.job)["id"]
@@ -81,11 +83,11 @@ class Levels:
         """SIGKILL to the trainer; then its next attempt runs."""
         again = []
         for _ in range(kills):
-            before = self._trainers()
+            self._settle()
             ident = self.service.post("/v1/jobs", self.job)["id"]
             until(lambda ident=ident: self._runs(ident, 1), 60)
             time.sleep(1.5)  # it has a checkpoint
-            (trainer,) = self._trainers() - before
+            trainer = next(pid for worker in self._workers() for pid in trainers(worker))
             began = time.monotonic()
             os.kill(trainer, signal.SIGKILL)
             until(lambda ident=ident: self._runs(ident, 2), 60, pause=_LOOK_SECONDS)
@@ -97,7 +99,7 @@ class Levels:
         """SIGKILL to the worker that has the job; the other one, or its successor, takes it over."""
         again = []
         for _ in range(kills):
-            until(lambda: len(self._workers()) == 2, 120)
+            self._settle()
             ident = self.service.post("/v1/jobs", self.job)["id"]
             until(lambda ident=ident: self._runs(ident, 1), 60)
             time.sleep(1.5)
@@ -146,8 +148,11 @@ class Levels:
     def _workers(self) -> list[int]:
         return [pid for name, pid in self.service.pids().items() if name.startswith("worker") and _lives(pid)]
 
-    def _trainers(self) -> set[int]:
-        return set().union(*(session_leaders(pid) for pid in self._workers()))
+    def _settle(self) -> None:
+        """No trainer is left of before, and the next one would start warm."""
+        until(lambda: len(self._workers()) == 2, 120)
+        wait_until_warm(self._workers())
+        until(lambda: not any(trainers(worker) for worker in self._workers()), 60)
 
 
 def _lives(pid: int) -> bool:

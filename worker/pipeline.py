@@ -22,6 +22,8 @@ def compress(order: dict[str, Any], line: Line, stops: Stops) -> dict[str, Any]:
 
     Raises Problem.
     """
+    # Its first word: whoever follows the job sees that its trainer runs, before it has read anything.
+    line.send({"type": "phase", "phase": "opening teachers and data"})
     torch.set_num_threads(order["num_threads"])
     job = _Compression(order, line, stops)
     try:
