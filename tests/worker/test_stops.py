@@ -137,7 +137,10 @@ def test_a_cancel_before_anything_began_begins_nothing(
     order = jobs.order(tmp_path / "job", [teacher], photos, [DISTILL])
     ear = Watching(is_phase("measuring the teacher"), lambda: stops.ask("cancel"))
     assert compress(order, ear, stops)["artifacts"] == []
-    assert [message["phase"] for message in ear.of("phase")] == ["opening teachers and data", "measuring the teacher"]
+    assert [message["phase"] for message in ear.of("phase")] == [
+        "opening teachers and data",
+        "measuring the teacher",
+    ]
 
 
 # ---- a process that is lost below the trainer
