@@ -46,6 +46,9 @@ def main() -> None:
     code = 0
     try:
         line.send({"type": "measured", **measure(order)})
+    except OSError as error:  # a full disk, say: the trainer meets it as if it had written itself
+        line.send({"type": "failed", "errno": error.errno, "reason": error.strerror or str(error)})
+        code = 1
     except Exception:
         traceback.print_exc()
         code = 1

@@ -46,7 +46,8 @@ class Measuring:
 
         `kept`: a result left there by an earlier attempt is taken.
 
-        Raises Stopped when a stop is asked, RuntimeError when the process fails, ChildProcessError when a signal ended it.
+        Raises Stopped when a stop is asked, RuntimeError when the process fails; OSError when that was the machine's
+        doing: its own, such as a full disk, or ChildProcessError when a signal ended it.
         """
         if kept is not None and kept.exists() and (logits is None or logits.exists()):
             earlier: dict[str, Any] = json.loads(kept.read_text())
@@ -106,6 +107,8 @@ class Measuring:
         for message in heard:
             if message["type"] == "measured":
                 return {key: value for key, value in message.items() if key != "type"}
+            if message["type"] == "failed":
+                raise OSError(message["errno"], f"{message['reason']}, met by the measuring process")
         said = "\n".join(message["message"] for message in heard[-20:])
         code = leash.exit_code() or 0
         if code < 0:

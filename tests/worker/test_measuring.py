@@ -32,3 +32,12 @@ def test_a_killed_measuring_process_is_no_fault_of_the_job(tmp_path: Path) -> No
     with pytest.raises(ChildProcessError, match="SIGKILL"):
         measuring.measure(endless, outputs=[0])
     killer.join()
+
+
+def test_what_the_disk_does_to_it_is_met_as_if_the_trainer_had_done_it(tmp_path: Path) -> None:
+    """Not as a bug: a disk that is full, or a file that is gone, ends an attempt and not the job."""
+    measuring = Measuring(
+        paths={}, class_names=["a"], splits=[], unlabeled=False, num_threads=1, device="cpu", stops=Stops()
+    )
+    with pytest.raises(FileNotFoundError, match="met by the measuring process"):
+        measuring.measure(tmp_path / "gone.pt", outputs=[0])
