@@ -31,10 +31,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._owner = duties.new_owner()
-        self._duties = [
-            _Duty("sweep", self._sweep, every_seconds=SWEEP_SECONDS),
-            _Duty("ring", ring, every_seconds=RING_SECONDS),
-        ]
+        self._ring = _Duty("ring", ring, every_seconds=RING_SECONDS)
+        self._duties = [_Duty("sweep", self._sweep, every_seconds=SWEEP_SECONDS), self._ring]
         self._something_to_do = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -59,8 +57,7 @@ class Outbox:
             pause = min(duty.due_at for duty in self._duties) - time.monotonic()
             if self._something_to_do.wait(max(pause, 0.01)):
                 self._something_to_do.clear()
-                for duty in self._duties:
-                    duty.hurry()
+                self._ring.hurry()  # who queues a row has nothing to sweep, and the caller's answer would wait for it
         self._give_up()
 
     def _sweep(self) -> None:
