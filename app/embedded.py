@@ -35,8 +35,9 @@ from app.settings import settings
 _MAX_SOCKET_PATH = 100
 _FIRST_BACKOFF_SECONDS = 0.5
 _LAST_BACKOFF_SECONDS = 30.0
-# A process that lived this long was well; its next death is a new one, not one of a series.
-_WELL_AFTER_SECONDS = 60.0
+# A process that lived this long was well; its next death is a new one, not one of a series. Each is ready after 3 s or
+# so; to start one that dies again and again every ten seconds costs little, a long pause costs whoever waits for it.
+_WELL_AFTER_SECONDS = 10.0
 _READY_WITHIN_SECONDS = 60.0
 _TICK_SECONDS = 0.1
 _LOOK_AGAIN_SECONDS = 0.5

@@ -261,7 +261,7 @@ def test_a_broker_on_a_full_disk_refuses_and_recovers(
         filler = fill(disk)
         assert not sends_within(5, wanted=False)
         filler.unlink()
-        assert sends_within(10, wanted=True)
+        assert sends_within(60, wanted=True)  # it looks again once a second, on a quiet machine
 
 
 def sends_within(seconds: float, *, wanted: bool) -> bool:

@@ -91,6 +91,8 @@ def strike(rig: Rig, name: str, chance: random.Random) -> tuple[str, float] | No
     victim = _victim(rig, name, worker, chance)
     if victim is None:
         return None
+    if name == "trainer" and processes.forks_trainers(victim):
+        name = "warm parent"  # what it forked goes on without it
     what = f"{name} ({processes.name(victim)})"
     if not processes.kill(victim):
         return None

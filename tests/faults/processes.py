@@ -73,6 +73,15 @@ def name(pid: int) -> str:
         return "gone"
 
 
+def forks_trainers(pid: int) -> bool:
+    """Whether it is a warm parent. What that forked has the same command line, but another name."""
+    try:
+        process = psutil.Process(pid)
+        return "worker.warm" in process.cmdline() and process.name().startswith("python")
+    except psutil.NoSuchProcess:
+        return False
+
+
 def descendants(pid: int) -> list[psutil.Process]:
     """Its children and theirs; those that are gone in this moment are left out."""
     try:
