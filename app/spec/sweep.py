@@ -134,7 +134,7 @@ class ZipAxis(Spec):
 
 
 class SweepPoint(Spec):
-    """Several fields set at once, under one name. Later ones of `set` see what earlier ones made."""
+    """Several fields set at once, under one name: a field before what is in it, in whatever order they are given."""
 
     name: Annotated[Name, Field(max_length=80)]
     set: Annotated[dict[Pointer, Any], Field(max_length=32)]
@@ -156,7 +156,8 @@ class PointsAxis(Spec):
                 {self.name: point.name},
                 tuple(
                     Change(pointer, value, f"/points/{index}/set/{escaped(pointer)}")
-                    for pointer, value in point.set.items()
+                    # A database keeps an object's keys in an order of its own.
+                    for pointer, value in sorted(point.set.items(), key=lambda item: (item[0].count("/"), item[0]))
                 ),
             )
             for index, point in enumerate(self.points)
