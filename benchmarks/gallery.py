@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from benchmarks import gallery_page, solar_cells
-from benchmarks.running import Running
+from benchmarks.running import Running, machine
 from examples.client import ROOT, check, connect, register, say, unpack, upload
 
 TEACHER_SIDE = 64
@@ -119,7 +119,7 @@ def _teacher(client: httpx.Client, photos: Path, name: str, file: Path) -> str:
 
 def show(client: httpx.Client, preset: dict[str, Any], materials: dict[str, Any], args: argparse.Namespace) -> None:
     """Run the preset and write its pages."""
-    least, _ = preset["teachers"]["min"], preset["teachers"]["max"]
+    least = preset["teachers"]["min"]
     options: dict[str, Any] = {"short": True} if args.scale == "short" else {}
     if "unlabeled" in preset["options"]["properties"] and materials["splits"].get("unlabeled"):
         options["unlabeled"] = True
@@ -135,8 +135,16 @@ def show(client: httpx.Client, preset: dict[str, Any], materials: dict[str, Any]
     sweep = followed(client, submitted(client, body))
     if sweep["state"] != "succeeded":
         print(f"    it ended as {sweep['state']}: {sweep['counts']}")
-    gallery_page.write(client, args.out / preset["name"], preset, sweep, body, materials)
-    print(f"    {time.monotonic() - began:.0f} s, {sweep['counts']}, {sweep['shared']}", flush=True)
+    run = {
+        "body": body,
+        "scale": args.scale,
+        "seconds": round(time.monotonic() - began),
+        "machine": machine(),
+        "photos": materials["photos"],
+        "splits": materials["splits"],
+    }
+    gallery_page.write(client, args.out / preset["name"], preset, sweep, run)
+    print(f"    {run['seconds']} s, {sweep['counts']}, {sweep['shared']}", flush=True)
 
 
 def submitted(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
