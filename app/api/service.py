@@ -34,6 +34,7 @@ _ROUTES = {
     "jobs": "/v1/jobs",
     "architectures": "/v1/architectures",
     "steps": "/v1/steps",
+    "presets": "/v1/presets",
     "workers": "/v1/workers",
     "queues": "/v1/queues",
     "usage": "/v1/usage",
