@@ -1,6 +1,7 @@
 """Sweeps without a server: a teacher and photos as rows, and workers who do nothing but say so."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from app.errors import Problem
 from app.jobs import Claim, NewArtifact
 from app.schedule import Offer
 from app.spec.sweep import SweepSpec
+from app.storage import Storage
 from app.sweeps import planning, reads, submitting
 from app.sweeps.reads import Child, SweepSnapshot
 from app.tables import Dataset, Job, Teacher
@@ -18,7 +20,6 @@ from app.tenants import DEFAULT
 from tests.app.conftest import dataset_report, teacher_report
 
 TEACHER, PHOTOS = "tch_1", "dst_1"
-STUDENT = NewArtifact(step=1, kind="final", name="a.pt", sha256="ab" * 32, size_bytes=9, metrics={})
 TRAIN = {"method": "train", "student": "student_net", "epochs": 8}
 QUANTIZE = {"method": "quantize"}
 
@@ -31,6 +32,7 @@ def prune(keep_rate: float, **more: Any) -> dict[str, Any]:
 class Ground:
     """What a sweep needs, and what happens to it."""
 
+    storage: Storage
     tenant_id: str = DEFAULT
     max_jobs: int = 1000
 
@@ -47,7 +49,7 @@ class Ground:
         planned = self.plan(spec)
         with tenancy.transaction(self.tenant_id) as session:
             request = spec.model_dump(mode="json")
-            return submitting.submit(session, planned, request=request, idempotency_key=key)[0].id
+            return submitting.submit(session, planned, self.storage, request=request, idempotency_key=key)[0].id
 
     def act(self, verb: Any, *arguments: Any) -> Any:
         with tenancy.transaction(self.tenant_id) as session:
@@ -87,8 +89,12 @@ class Ground:
 
     def finish(self, claim: Claim | None) -> str:
         assert claim is not None
+        with self.storage.writer() as writer:
+            writer.write(claim.job_id.encode())
+            sha256, size_bytes = writer.commit()
+        student = NewArtifact(step=1, kind="final", name="a.pt", sha256=sha256, size_bytes=size_bytes, metrics={})
         with db.transaction() as session:
-            jobs.finish(session, claim, {"stages": []}, [STUDENT])
+            jobs.finish(session, claim, {"stages": []}, [student])
         return claim.job_id
 
     def fail(self, claim: Claim | None, code: str = "TRAINING_DIVERGED") -> str:
@@ -106,16 +112,16 @@ class Ground:
 
 
 @pytest.fixture
-def ground(database: str) -> Ground:
-    return prepared()
+def ground(database: str, tmp_path: Path) -> Ground:
+    return prepared(Storage(tmp_path / "data"))
 
 
 @pytest.fixture
-def sqlite_ground(sqlite_database: str) -> Ground:
-    return prepared()
+def sqlite_ground(sqlite_database: str, tmp_path: Path) -> Ground:
+    return prepared(Storage(tmp_path / "data"))
 
 
-def prepared() -> Ground:
+def prepared(storage: Storage) -> Ground:
     names = ["cat", "dog"]
     with tenancy.transaction(DEFAULT) as session:
         inspection, _ = jobs.submit(session, kind="inspect", spec={"inspect": "teacher", "id": TEACHER})
@@ -135,4 +141,4 @@ def prepared() -> Ground:
             update(Job).where(Job.id == inspection.id).values(state="succeeded", finished_at=0.0),
             execution_options={"synchronize_session": False},
         )
-    return Ground()
+    return Ground(storage)

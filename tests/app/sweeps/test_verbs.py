@@ -13,7 +13,7 @@ from app import db, jobs, moves, outbox, places, removal, sweeps, tenancy, tenan
 from app.errors import Problem
 from app.spec.sweep import SweepSpec
 from app.sweeps import planning, reads, submitting, verbs
-from app.tables import Event, Job, Sweep, Teacher
+from app.tables import Artifact, Event, Job, Sweep, Teacher
 from app.tenants import DEFAULT
 from tests.app.sweeps.conftest import QUANTIZE, TRAIN, Ground, prune
 from tests.faults.checker import check
@@ -103,7 +103,7 @@ def test_a_deleted_teacher_is_noticed_between_plan_and_rows(ground: Ground) -> N
     with db.transaction() as session:
         session.delete(session.get_one(Teacher, "tch_1"))
     with pytest.raises(Problem, match="deleted just now"), tenancy.transaction(DEFAULT) as session:
-        submitting.submit(session, planned, request={})
+        submitting.submit(session, planned, ground.storage, request={})
     with db.reading() as session:
         assert session.scalars(select(Sweep.id)).all() == []
 
@@ -246,6 +246,29 @@ def test_a_child_whose_stage_was_deleted_does_it_all_itself(ground: Ground) -> N
     ground.act(verbs.retry, sweep_id)
     assert ground.waits(sweep_id) == [None] * 3
     assert len(ground.finish_all()) == 3
+
+
+def test_a_result_that_is_there_is_used_again_and_nothing_trained_for_it(ground: Ground) -> None:
+    """Where the jobs ask for that; what is new among them shares as ever, and what lost its files is done anew."""
+    first = ground.post(pruned(ground))
+    ground.finish_all()
+    rates = {**RATES, "values": [0.9, 0.8, 0.6, 0.5]}
+    asking = {"job": {"reuse_result": True}}
+    again = ground.post(ground.spec(TRAIN, prune(0.5), axes=[rates], **asking))
+    assert states(ground, again) == ["succeeded", "succeeded", "queued", "queued"]
+    before, after = ground.children(first)[1].job, ground.children(again)[1].job
+    assert after.result is not None
+    assert (after.result["reused_from"], after.attempt) == (before.id, 0)
+    assert len(ground.stages(again)) == 1
+    assert ground.look(again).sweep.shared == {"stage_jobs": 1, "children_served": 2, "steps_saved": 1}
+    with db.reading() as session:
+        digest = session.scalars(select(Artifact.sha256).where(Artifact.job_id == before.id)).one()
+    ground.storage.delete(digest)
+    ground.finish_all()
+    third = ground.post(ground.spec(TRAIN, prune(0.5), axes=[RATES], **asking))
+    assert states(ground, third) == ["succeeded", "queued", "succeeded"]
+    assert ground.stages(third) == []
+    assert ground.look(again).state == "succeeded"
 
 
 # What cannot be
@@ -425,7 +448,7 @@ def extend(ground: Ground, sweep_id: str, seeds: int) -> None:
         longer = spec.model_copy(update={"seeds": seeds})
         planned = planning.plan(session, longer, max_jobs=ground.max_jobs, first_seed=spec.seeds)
     with tenancy.transaction(DEFAULT) as session:
-        submitting.extend(session, sweep, planned)
+        submitting.extend(session, sweep, planned, ground.storage)
 
 
 def test_more_seeds_are_the_same_points_again(ground: Ground) -> None:
@@ -449,7 +472,7 @@ def test_who_extends_a_sweep_that_was_changed_looks_again(ground: Ground) -> Non
         sweep = reads.find(session, sweep_id)
     extend(ground, sweep_id, 2)
     with pytest.raises(Problem, match="SWEEP_CHANGED"), tenancy.transaction(DEFAULT) as session:
-        submitting.extend(session, sweep, ground.plan(ground.spec(seeds=2)))
+        submitting.extend(session, sweep, ground.plan(ground.spec(seeds=2)), ground.storage)
 
 
 def test_a_sweep_is_deleted_with_all_its_jobs_once_it_is_over(ground: Ground) -> None:
