@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from app import db, jobs, schedule, tenancy
 from app.errors import Problem
@@ -122,6 +122,7 @@ def sqlite_ground(sqlite_database: str, tmp_path: Path) -> Ground:
 
 
 def prepared(storage: Storage) -> Ground:
+    """Ready rows, as an inspection leaves them."""
     names = ["cat", "dog"]
     with tenancy.transaction(DEFAULT) as session:
         inspection, _ = jobs.submit(session, kind="inspect", spec={"inspect": "teacher", "id": TEACHER})
@@ -137,8 +138,8 @@ def prepared(storage: Storage) -> Ground:
             )
         )
         session.add(Dataset(id=PHOTOS, index_sha256="2" * 64, report=dataset_report(names), **common))
-        session.execute(
-            update(Job).where(Job.id == inspection.id).values(state="succeeded", finished_at=0.0),
-            execution_options={"synchronize_session": False},
-        )
+    with db.transaction() as session:
+        claim = jobs.claim(session, inspection.id, worker="w")
+        assert claim is not None
+        jobs.finish(session, claim, {})
     return Ground(storage)
