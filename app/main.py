@@ -20,6 +20,7 @@ from app.api import (
     presets,
     problems,
     service,
+    sweeps,
     teachers,
     uploads,
 )
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         teachers,
         datasets,
         jobs,
+        sweeps,
         events,
         artifacts,
         catalogue,

@@ -32,6 +32,7 @@ _ROUTES = {
     "teachers": "/v1/teachers",
     "datasets": "/v1/datasets",
     "jobs": "/v1/jobs",
+    "sweeps": "/v1/sweeps",
     "architectures": "/v1/architectures",
     "steps": "/v1/steps",
     "presets": "/v1/presets",
