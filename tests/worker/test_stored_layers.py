@@ -22,6 +22,9 @@ def packed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
             for name, tensor in network.state_dict().items()
             if tensor.is_floating_point() and tensor.numel() > 1
         }
+        network.load_state_dict(
+            network.state_dict() | {name: stored.decode() for name, stored in network.encoded.items()}
+        )
     path = tmp_path / "packed.pt"
     models.save(network, path, preprocessing=tiny.PREPROCESSING, class_names=tiny.CLASSES)
     return path
