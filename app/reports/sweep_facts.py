@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.analysis import reads
@@ -13,10 +14,18 @@ from app.analysis.reads import Gathered
 from app.analysis.summary import PointSummary, Summary, summarise
 from app.analysis.table import Row
 from app.sweeps import reads as sweeps
-from app.tables import Sweep
+from app.tables import Sweep, Teacher
 
 
-@dataclass(frozen=True)
+@dataclassclass TeacherRow(NamedTuple):
+    """Teachers that jobs of the sweep learned from (several: together), and what was measured of them."""
+
+    names: list[str]
+    num_jobs: int
+    row: Row
+
+
+(frozen=True)
 class SweepFacts:
     """`answers`: a row for each job; `iterations`: a row for each iteration of a prune step."""
 
@@ -29,6 +38,7 @@ class SweepFacts:
     metric: str
     summary: Summary
     ground: CommonGround
+    teachers: list[TeacherRow]
 
     @property
     def points(self) -> Sequence[PointSummary]:
@@ -75,7 +85,23 @@ def read_sweep(session: Session, sweep_id: str) -> SweepFacts:
             discordances=gathered.discordances(),
         ),
         ground=common_ground(session, gathered),
+        teachers=_teachers(session, gathered),
     )
+
+
+def _teachers(session: Session, gathered: Gathered) -> list[TeacherRow]:
+    """Stage 0 of the jobs, once for each team of teachers, in the order of the points."""
+    teams = {child.job.id: tuple(child.job.spec["teachers"]) for child in gathered.children}
+    rows: dict[tuple[str, ...], list[Row]] = {}
+    for row in gathered.rows("stages"):
+        if row["step"] == 0:
+            rows.setdefault(teams[row["job_id"]], []).append(row)
+    wanted = {ident for team in rows for ident in team}
+    names = dict(session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(wanted))).tuples())
+    return [
+        TeacherRow([names.get(ident) or ident for ident in team], len(found), found[0])
+        for team, found in rows.items()
+    ]
 
 
 def _metric(asked: str | None, rows: Sequence[Row]) -> str:

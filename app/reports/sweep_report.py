@@ -12,7 +12,7 @@ from app.reports.plot import Plot
 from app.reports.provenance import asked, curl, spec_line
 from app.reports.sweep_facts import SweepFacts
 from app.reports.sweep_plots import sweep_plots
-from app.reports.wording import NOTHING, duration, number, percent, plural, scaled, shown, significant
+from app.reports.wording import NOTHING, duration, listed, number, percent, plural, scaled, shown, significant
 from app.spec.job import JobSpec
 
 _MOST_OPEN = 40
@@ -120,6 +120,8 @@ def _points(facts: SweepFacts, plots: dict[str, Plot]) -> Iterator[Block]:
         return
     table = _point_table(facts, points)
     yield table if len(table.rows) <= _MOST_OPEN else Folded(f"All {len(points):,} points", [table])
+    if facts.teachers:
+        yield _teacher_table(facts)
     yield from _pictures(facts, plots, "differences")
     if single := _single_seed_table(points):
         yield single
@@ -166,6 +168,24 @@ def _point_row(facts: SweepFacts, point: PointSummary, measure: Measure, others:
             _p(difference.p_holm),
         ]
     return [*cells, *(_mean(point, name) for name in others)]
+
+
+def _teacher_table(facts: SweepFacts) -> Table:
+    measures = [Measure(name) for name in ("test_accuracy", "val_accuracy", "size_bytes", "parameters", "macs", "latency_ms")]
+    columns = [
+        Column("teacher", is_number=False),
+        Column("jobs"),
+        *(Column(measure.title, measure.unit) for measure in measures),
+    ]
+    rows = [
+        [
+            listed([shown(name, 60) for name in teacher.names]),
+            number(teacher.num_jobs),
+            *(measure.written(teacher.row[measure.name]) for measure in measures),
+        ]
+        for teacher in facts.teachers
+    ]
+    return Table("Teachers, as they were uploaded", columns, rows)
 
 
 def _interval(write: Any, low: float | None, high: float | None) -> str:
