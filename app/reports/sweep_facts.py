@@ -17,7 +17,7 @@ from app.sweeps import reads as sweeps
 from app.tables import Sweep, Teacher
 
 
-@dataclassclass TeacherRow(NamedTuple):
+class TeacherRow(NamedTuple):
     """Teachers that jobs of the sweep learned from (several: together), and what was measured of them."""
 
     names: list[str]
@@ -25,7 +25,7 @@ from app.tables import Sweep, Teacher
     row: Row
 
 
-(frozen=True)
+@dataclass(frozen=True)
 class SweepFacts:
     """`answers`: a row for each job; `iterations`: a row for each iteration of a prune step."""
 
