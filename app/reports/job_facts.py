@@ -76,13 +76,13 @@ class JobFacts:
 def read_job(session: Session, job_id: str) -> JobFacts:
     """Raises Problem 404."""
     found = reads.snapshot(session, job_id)
-    spec = found.job.spec
+    spec, stages = found.job.spec, _stages(session, found.job)
     return JobFacts(
         job=found.job,
         snapshot=found,
         attempts=found.attempts,
-        stages=_stages(session, found.job),
-        points=_points(session, job_id),
+        stages=stages,
+        points=_points(session, found.job, stages),
         artifacts=reads.artifacts(session, job_id),
         teachers=_teacher_names(session, spec.get("teachers") or []),
         dataset_name=session.scalar(select(Dataset.name).where(Dataset.id == spec.get("dataset"))),
@@ -108,13 +108,20 @@ def _stages(session: Session, job: Job) -> list[dict[str, Any]]:
     return [records[step] for step in sorted(records)] if 0 in records else []
 
 
-def _points(session: Session, job_id: str) -> list[Point]:
+def _points(session: Session, job: Job, stages: Sequence[dict[str, Any]]) -> list[Point]:
+    """Also of steps that were done by another job: its epochs are where it noted them."""
+    found = _points_of(session, (job.result or {}).get("reused_from") or job.id)
+    for record in stages:
+        if source := record.get("shared_from"):
+            found = [point for point in found if point.step != record["step"]]
+            found += [point for point in _points_of(session, source) if point.step == record["step"]]
+    return sorted(found, key=lambda point: (point.seed, point.step, point.epoch, point.name))
+
+
+def _points_of(session: Session, job_id: str) -> list[Point]:
     wanted = (Metric.job_id == job_id, Metric.epoch >= 0, Metric.name.in_(_CURVES), Metric.seed <= MOST_SEEDS)
     columns = (Metric.seed, Metric.step, Metric.epoch, Metric.name, Metric.value)
-    rows = session.execute(
-        select(*columns).where(*wanted).order_by(Metric.seed, Metric.step, Metric.epoch, Metric.name)
-    )
-    return [Point(*row) for row in rows]
+    return [Point(*row) for row in session.execute(select(*columns).where(*wanted))]
 
 
 def _teacher_names(session: Session, idents: Sequence[str]) -> dict[str, str | None]:

@@ -328,3 +328,16 @@ def test_a_large_job_is_folded(sqlite_service: Service) -> None:
     assert seconds < 10, "two seconds on a quiet machine, see docs/reports.md"
 
 
+
+
+def test_curves_of_steps_that_another_job_did_are_its(sqlite_service: Service) -> None:
+    """Of a step that was taken over, and of a whole result that was served again."""
+    source = ended(sqlite_service, examples.result(), examples.curves(1, 7) + examples.curves(2, 2))
+    result = examples.result()
+    result["stages"][1]["shared_from"] = source
+    child = ended(sqlite_service, result, examples.curves(2, 3))
+    again = ended(sqlite_service, examples.result(reused_from=source))
+    for job_id, epochs in ((child, 7 + 3), (again, 7 + 2)):
+        items = sqlite_service.client.get(f"/v1/jobs/{job_id}/plots").json()["items"]
+        (alt,) = (item["alt"] for item in items if item["name"] == "learning_curves")
+        assert f"over {epochs} epochs of 2 training steps" in alt
