@@ -80,6 +80,9 @@ def _note(stages: Sequence[dict[str, Any]]) -> str:
         "Agreement: same answer as the (first) teacher. Compression ratio and speed-up: the teacher's bytes and multiply-adds "
         "divided by the network's. Latency: one image, median."
     )
+    for record in stages:
+        if "shared_from" in record:
+            sentences.append(f"Step {record['step']} was done by {record['shared_from']} for several jobs: what it took, it took there.")
     if any(score.get("leaked") for record in stages for score in record["splits"].values()):
         sentences.append("A split that was trained on says nothing about other photos: see the warnings.")
     return " ".join(sentences)
