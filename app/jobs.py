@@ -409,11 +409,18 @@ def retry(session: Session, job_id: str) -> Job:
             "To run it once more, POST it as a new job.",
         )
     again = [job_id, *sweeps.tried_together(session, job)]
+    sweep = None if job.sweep_id is None else sweeps.lock(session, job.sweep_id)
     moves.move_all(
-        session, QUEUED, "retry", Job.id.in_(again), **moves.QUEUED_AGAIN, waits_for=sweeps.HELD
+        session,
+        QUEUED,
+        "retry",
+        Job.id.in_(again),
+        **moves.QUEUED_AGAIN,
+        waits_for=sweeps.HELD,
+        paused=sweep is not None and sweep.paused,
     )
-    if job.sweep_id is not None:
-        sweeps.advance(session, job.sweep_id)
+    if sweep is not None:
+        sweeps.advance(session, sweep.id)
     quotas.check_queue(session, job.tenant_id)
     audit.record(session, "job.retry", job_id)
     return _get(session, job_id)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Header, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app import presets, quotas, resources
-from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings
+from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings, CurrentStorage
 from app.api.jobs import IdempotencyKey
 from app.api.parameters import (
     PageSize,
@@ -30,6 +30,7 @@ from app.api.views import Page
 from app.api.waiting import until
 from app.errors import Problem
 from app.spec.sweep import SweepExtension, SweepPreset, SweepRequest, SweepSpec
+from app.storage import Storage
 from app.sweeps import planning, reads, submitting, verbs
 from app.sweeps.planning import PlannedSweep
 from app.sweeps.reads import SweepSnapshot
@@ -53,6 +54,7 @@ async def post_sweep(
     caller: CurrentCaller,
     outbox: CurrentOutbox,
     settings: CurrentSettings,
+    storage: CurrentStorage,
     validate_only: bool = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
@@ -61,7 +63,7 @@ async def post_sweep(
     if validate_only:
         planned = await run_in_threadpool(_plan, caller, request, most)
         return Response(plan_view(planned).model_dump_json(), media_type="application/json")
-    sweep_id, replayed = await run_in_threadpool(_submit, caller, request, most, idempotency_key)
+    sweep_id, replayed = await run_in_threadpool(_submit, caller, request, most, storage, idempotency_key)
     outbox.wake()
     response.headers["Location"] = f"/v1/sweeps/{sweep_id}"
     if replayed:
@@ -83,7 +85,7 @@ def _expanded(request: SweepPreset) -> SweepSpec:
 
 
 def _submit(
-    caller: Caller, request: SweepSpec | SweepPreset, max_jobs: int, key: str | None
+    caller: Caller, request: SweepSpec | SweepPreset, max_jobs: int, storage: Storage, key: str | None
 ) -> tuple[str, bool]:
     """Resolved in a snapshot of its own: SQLite's one writer is not kept waiting for a thousand plans."""
     body = request.model_dump(mode="json")
@@ -96,7 +98,7 @@ def _submit(
     preset = request.preset if isinstance(request, SweepPreset) else None
     with caller.transaction() as session:
         sweep, replayed = submitting.submit(
-            session, planned, request=body, preset=preset, idempotency_key=key
+            session, planned, storage, request=body, preset=preset, idempotency_key=key
         )
         return sweep.id, replayed
 
@@ -220,6 +222,7 @@ def extend_sweep(
     caller: CurrentCaller,
     outbox: CurrentOutbox,
     settings: CurrentSettings,
+    storage: CurrentStorage,
 ) -> SweepView:
     """Run every point with more seeds. 409 when it has as many already."""
     with caller.reading() as session:
@@ -232,7 +235,7 @@ def extend_sweep(
         )
     with caller.transaction() as session:
         quotas.lock_for_queueing(session, caller.tenant_id)
-        submitting.extend(session, sweep, planned)
+        submitting.extend(session, sweep, planned, storage)
     outbox.wake()
     return _answer(_snapshot(caller, sweep_id), response)
 

@@ -1,9 +1,10 @@
 """A sweep resolved and checked before anything of it is stored: every job, what it costs, what is trained once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import plans
@@ -15,21 +16,24 @@ from app.spec.sweep import SweepSpec
 from app.sweeps.infeasible import INFEASIBLE
 from app.sweeps.points import Errors, GridPoint, grid, jobs_at, located, refusal, seeds_of
 from app.sweeps.stages import Tree, tree
-from app.tables import Dataset, Teacher
+from app.tables import SUCCEEDED, Dataset, Job, Teacher
 
 _NAME_CHARACTERS = 200
 _MAX_LABELS = 32
+_KEYS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """`step_macs`: multiply-adds of each step; null where only doing it tells. `problem`: why it cannot be."""
+    """`step_macs`: multiply-adds of each step; None where only doing it tells. `problem`: why it cannot be. `reuses`: there is
+    an earlier job whose result it asked to have."""
 
     point: GridPoint
     spec: JobSpec
     step_macs: list[float | None]
     result_key: str | None
     problem: Problem | None
+    reuses: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ def plan(session: Session, spec: SweepSpec, *, max_jobs: int, first_seed: int = 
         raise refusal(errors)
     if spec.metric is None:
         spec = spec.model_copy(update={"metric": "test_accuracy" if has_test else "val_accuracy"})
-    shared = tree([job.spec for job in planned if job.problem is None])
+    planned = _with_reused(session, planned)
+    possible = [job for job in planned if job.problem is None]
+    shared = tree([job.spec for job in possible], alone={at for at, job in enumerate(possible) if job.reuses})
     return PlannedSweep(spec, planned, shared, list(warnings))
 
 
@@ -152,6 +158,16 @@ def _result_key(session: Session, job: JobSpec) -> str:
     """Teacher and data set are in the session: they were resolved just now."""
     teachers = [session.get_one(Teacher, ident) for ident in job.teachers]
     return result_key(job, teachers, session.get_one(Dataset, job.dataset))
+
+
+def _with_reused(session: Session, planned: list[PlannedJob]) -> list[PlannedJob]:
+    """Those marked that asked for an earlier result, where there is one: nothing is trained for them."""
+    asked = [job.result_key for job in planned if job.spec.reuse_result and job.result_key is not None]
+    there: set[str | None] = set()
+    for first in range(0, len(asked), _KEYS_AT_ONCE):
+        some = Job.result_key.in_(asked[first : first + _KEYS_AT_ONCE])
+        there |= set(session.scalars(select(Job.result_key).where(some, Job.state == SUCCEEDED)))
+    return [replace(job, reuses=job.spec.reuse_result and job.result_key in there) for job in planned]
 
 
 def _named(spec: SweepSpec, point: GridPoint, job: JobSpec) -> JobSpec:

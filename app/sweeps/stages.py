@@ -6,7 +6,7 @@ of its nodes where jobs part is a *stage job*, which begins where the stage job 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from app.canonical import canonical_json, fingerprint
@@ -53,9 +53,12 @@ class Tree:
         return sum(self.begun_steps(job) for job in range(len(self.after))) - done_once
 
 
-def tree(jobs: Sequence[JobSpec]) -> Tree:
-    """The stage jobs that save the most steps. One that would train nothing is none: its steps cost no time."""
-    paths = [_beginnings(job) for job in jobs]
+def tree(jobs: Sequence[JobSpec], alone: Collection[int] = ()) -> Tree:
+    """The stage jobs that save the most steps. One that would train nothing is none: its steps cost no time.
+
+    `alone`: positions of jobs that share nothing.
+    """
+    paths = [[] if position in alone else _beginnings(job) for position, job in enumerate(jobs)]
     members: dict[str, list[int]] = defaultdict(list)
     for position, path in enumerate(paths):
         for key in path:

@@ -5,12 +5,13 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app import audit, jobs, moves, quotas, sweeps
+from app import audit, jobs, moves, quotas, reuse, sweeps
 from app.canonical import fingerprint
 from app.db import db_now, new_id
 from app.errors import Problem
 from app.moves import FRESH, NO_SYNC
 from app.spec.job import JobSpec
+from app.storage import Storage
 from app.sweeps.planning import PlannedJob, PlannedSweep, spec_of_stage
 from app.tables import FAILED, QUEUED, ROOM, STAGE, Dataset, Job, Sweep, Teacher
 from app.tenancy import tenant_of
@@ -21,6 +22,7 @@ _KEY = ("tenant_id", "idempotency_key")
 def submit(
     session: Session,
     planned: PlannedSweep,
+    storage: Storage,
     *,
     request: dict[str, Any],
     preset: str | None = None,
@@ -52,7 +54,7 @@ def submit(
         found = replay(session, idempotency_key, request)
         assert found is not None
         return found, True
-    add_jobs(session, sweep_id, planned, paused=False)
+    add_jobs(session, sweep_id, planned, storage, paused=False)
     audit.record(session, "sweep.submit", sweep_id, jobs=len(planned.jobs))
     return _get(session, sweep_id), False
 
@@ -70,7 +72,7 @@ def replay(session: Session, idempotency_key: str, request: dict[str, Any]) -> S
     return sweep
 
 
-def extend(session: Session, sweep: Sweep, planned: PlannedSweep) -> None:
+def extend(session: Session, sweep: Sweep, planned: PlannedSweep, storage: Storage) -> None:
     """Add the jobs of further seeds. `planned`: made from the sweep as the caller read it, with more seeds.
 
     The tenant is locked for queueing. Problem 409 SWEEP_CHANGED when somebody else extended it meanwhile.
@@ -92,7 +94,7 @@ def extend(session: Session, sweep: Sweep, planned: PlannedSweep) -> None:
         ),
         execution_options=NO_SYNC,
     )
-    add_jobs(session, sweep.id, planned, paused=now.paused)
+    add_jobs(session, sweep.id, planned, storage, paused=now.paused)
     audit.record(session, "sweep.extend", sweep.id, seeds=planned.spec.seeds)
 
 
@@ -105,7 +107,9 @@ def shared_of(planned: PlannedSweep) -> dict[str, int]:
     }
 
 
-def add_jobs(session: Session, sweep_id: str, planned: PlannedSweep, *, paused: bool) -> None:
+def add_jobs(
+    session: Session, sweep_id: str, planned: PlannedSweep, storage: Storage, *, paused: bool
+) -> None:
     """All rows at once, in the order in which they are claimed: shared stages, then points with their seeds.
 
     Problem 422 when a teacher or data set was deleted meanwhile; 429 TOO_MANY_JOBS, 403 QUOTA_EXCEEDED.
@@ -118,8 +122,20 @@ def add_jobs(session: Session, sweep_id: str, planned: PlannedSweep, *, paused: 
             row["finished_at"] = now if row["state"] == FAILED else None
         session.execute(insert(Job), rows)
         moves.append_rows(session, [event for row in rows for event in _first_events(row)])
+    _reuse(session, sweep_id, planned, storage)
     sweeps.advance(session, sweep_id)
     quotas.check_queue(session, tenant_of(session))
+
+
+def _reuse(session: Session, sweep_id: str, planned: PlannedSweep, storage: Storage) -> None:
+    """Earlier results for those that asked for them; one whose files are gone is done anew."""
+    keys = {job.result_key for job in planned.jobs if job.reuses}
+    if not keys:
+        return
+    asking = select(Job).where(Job.sweep_id == sweep_id, Job.state == QUEUED).order_by(Job.result_key, Job.id)
+    for job in session.scalars(asking, execution_options=FRESH).all():
+        if job.result_key in keys:
+            reuse.reuse(session, job, storage)
 
 
 def _rows(sweep_id: str, tenant_id: str, planned: PlannedSweep, *, paused: bool) -> list[dict[str, Any]]:
