@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import (
     administration,
+    analysis,
     artifacts,
     catalogue,
     datasets,
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs,
         events,
         artifacts,
+        analysis,
         catalogue,
         service,
         administration,
