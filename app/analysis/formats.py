@@ -70,6 +70,8 @@ def parquet_bytes(columns: Sequence[Column], rows: Sequence[Row]) -> bytes:
 def _type_of(values: Sequence[Any]) -> str:
     """What all values are that are not null; "any": they differ."""
     found = {_type(value) for value in values if value is not None}
+    if not found:
+        return "string"
     if found == {"integer", "number"}:
         return "number"
     return found.pop() if len(found) == 1 else "any"

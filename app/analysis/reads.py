@@ -49,7 +49,7 @@ class Gathered:
 
     def discordances(self) -> dict[str, dict[str, dict[str, int]]]:
         """Job id -> split -> how often only the teacher and only the answer is right."""
-        stages = {job_id: result["stages"] for job_id, result in self.results.items() if result}
+        stages = {job_id: result.get("stages") for job_id, result in self.results.items() if result}
         return {job_id: found[-1].get("against_teacher") or {} for job_id, found in stages.items() if found}
 
 
