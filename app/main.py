@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import (
     administration,
+    analysis,
     artifacts,
     catalogue,
     datasets,
@@ -74,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         events,
         artifacts,
         reports,
+        analysis,
         catalogue,
         presets,
         service,
