@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.analysis.child import Child
 from app.analysis.columns import NUMBERS
 from app.analysis.table import Row, rows
+from app.sweeps.reads import Child
 from app.tables import Job
 from tests.worker import jobs, tiny
 from tests.worker.jobs import DISTILL, Ear
@@ -26,10 +26,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Child, dict[str,
     """A job that trained and pruned, its result, and what its trainer said."""
     folder = tmp_path_factory.mktemp("table")
     archive = tiny.write_photos(folder / "photos.zip", train=8, val=6, test=6)
-    spec = {"architecture": tiny.TEACHER, "preprocessing": tiny.PREPROCESSING, "class_names": list(tiny.CLASSES)}
+    spec = {
+        "architecture": tiny.TEACHER,
+        "preprocessing": tiny.PREPROCESSING,
+        "class_names": list(tiny.CLASSES),
+    }
     checkpoint = tiny.write_teacher(folder / "teacher.pt").read_bytes()
     teacher = jobs.inspected_teacher(folder / "inspection", checkpoint, **spec)
-    order = jobs.order(folder / "job", [teacher], jobs.dataset(folder / "data", archive), [TRAIN, PRUNE], seed=3)
+    order = jobs.order(
+        folder / "job", [teacher], jobs.dataset(folder / "data", archive), [TRAIN, PRUNE], seed=3
+    )
     ear = Ear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Measuring, "_run", lambda measuring, order, enough: measure(order))
@@ -64,7 +70,8 @@ def test_the_best_epochs_are_the_mean_of_the_five_best(finished: Any) -> None:
     accuracies = [
         message["value"]
         for message in finished[2].of("metric")
-        if (message["step"], message["name"], message["split"]) == (1, "accuracy", "val") and message["epoch"] > 0
+        if (message["step"], message["name"], message["split"]) == (1, "accuracy", "val")
+        and message["epoch"] > 0
     ]
     assert len(accuracies) == 6
     [_, trained, _] = table(finished, "stages")
