@@ -9,10 +9,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, defer
 from sqlalchemy.sql.functions import FunctionElement
 
-from app.analysis.child import Child
 from app.analysis.columns import Kind
 from app.analysis.table import Row, rows
 from app.errors import not_found
+from app.sweeps.reads import Child, state_of
 from app.tables import Job, Json, Metric
 
 BEST_EPOCHS = "best_k_mean_accuracy_optimistic"
@@ -77,7 +77,7 @@ def named_jobs(session: Session, job_ids: Sequence[str]) -> list[Child]:
             point=point,
             params={"job": job.name if job.name and names.count(job.name) == 1 else job.id},
             seed=job.spec["seed"],
-            state=job.state,
+            state=state_of(job),
         )
         for point, job in enumerate(found[job_id] for job_id in job_ids)
     ]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.analysis.child import Child
 from app.analysis.columns import Kind, axis_columns, columns
+from app.sweeps.reads import Child
 
 Row = dict[str, Any]
 Stage = Mapping[str, Any]

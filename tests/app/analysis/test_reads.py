@@ -8,9 +8,9 @@ from sqlalchemy import event
 
 from app import db, tenancy, tenants
 from app.analysis import reads
-from app.analysis.child import Child
 from app.analysis.table import rows
 from app.errors import Problem
+from app.sweeps.reads import Child
 from app.tables import Job, Metric
 from app.tenants import DEFAULT
 from tests.app.analysis.made import child, result, stage, stored
@@ -78,7 +78,9 @@ def test_best_epochs_are_the_workers_own_note(database: str) -> None:
     """Also those of the job that a stage was taken over from; of val, and of the whole step."""
     trained = {"method": "train", "best_k": 5}
     own = child(1, {"n": 0}, result=result(stage(1, "train")), steps=[trained])
-    taken = child(2, {"n": 1}, result=result(stage(1, "train", shared_from="job_3")), steps=[trained], point=1)
+    taken = child(
+        2, {"n": 1}, result=result(stage(1, "train", shared_from="job_3")), steps=[trained], point=1
+    )
     source = child(3, {}, result=result(stage(1, "train")))
 
     def note(job_id: str, value: float, **changes: Any) -> Metric:
@@ -90,7 +92,11 @@ def test_best_epochs_are_the_workers_own_note(database: str) -> None:
         session.flush()
         session.add_all(
             [note("job_1", 0.71), note("job_3", 0.73), note("job_1", 0.1, split="train")]
-            + [note("job_1", 0.2, epoch=3), note("job_1", 0.3, step=2), note("job_1", 0.4, name="best_accuracy")]
+            + [
+                note("job_1", 0.2, epoch=3),
+                note("job_1", 0.3, step=2),
+                note("job_1", 0.4, name="best_accuracy"),
+            ]
         )
     with tenancy.reading(DEFAULT) as session:
         found = reads.gather(session, [own, taken]).rows()
@@ -137,9 +143,7 @@ def test_an_inspection_is_no_job_to_compare(sqlite_database: str) -> None:
 def test_a_thousand_rows_take_few_statements(sqlite_database: str) -> None:
     """And little time, though the results have 50 MB: 0.1 s on a quiet core, where reading them whole takes 1 s."""
     whole = result(stage(1, "distill", confusion={"val": [[7] * 90] * 90}), PRUNE)
-    children = [
-        child(n, {"alpha": n // 10}, result=whole, point=n // 10, seed=n % 10) for n in range(1000)
-    ]
+    children = [child(n, {"alpha": n // 10}, result=whole, point=n // 10, seed=n % 10) for n in range(1000)]
     with tenancy.transaction(DEFAULT) as session:
         stored(session, children)
     with tenancy.reading(DEFAULT) as session:
