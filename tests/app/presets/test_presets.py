@@ -91,11 +91,11 @@ class TestEveryPreset:
     def test_an_unknown_option_is_named(self, name: str) -> None:
         """And the nearest one that it has."""
         with pytest.raises(Problem) as caught:
-            presets.expand(name, presets.placeholders(name), "dst_photos", {"seedz": 3})
+            presets.expand(name, presets.placeholders(name), "dst_photos", {"image_sise": 3})
         assert caught.value.status == 422
         (error,) = caught.value.errors
-        assert error["pointer"] == "/options/seedz"
-        assert "seeds" in error["hint"]
+        assert error["pointer"] == "/options/image_sise"
+        assert error["hint"] == "Did you mean image_size?"
 
     def test_it_is_on_the_page(self, name: str) -> None:
         """With the POST that runs it."""
