@@ -228,7 +228,12 @@ def test_presets_are_listed_with_what_they_need(sqlite_service: Service) -> None
 
 def test_one_preset_answers_a_sweep_to_edit(sqlite_service: Service) -> None:
     """With options and teachers from the query, exactly as POST takes it."""
-    asked = {"teachers": "tch_mine", "dataset": "dst_mine", "option.alphas": "[0,1]", "option.student": "report/plain"}
+    asked = {
+        "teachers": "tch_mine",
+        "dataset": "dst_mine",
+        "option.alphas": "[0,1]",
+        "option.student": "report/plain",
+    }
     spec = sqlite_service.client.get("/v1/presets/alpha", params=asked).json()
     assert spec["axes"][0]["values"] == [0, 1]
     assert spec["job"]["teachers"] == ["tch_mine"]
