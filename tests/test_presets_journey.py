@@ -1,7 +1,6 @@
 """Two presets from one POST to their end, on the embedded default: tiny, but nothing is faked."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,9 +63,7 @@ def test_alpha_runs_a_job_for_every_share(service: Service, ingredients: dict[st
     assert len(digests) == 1
 
 
-def test_recommended_prunes_only_what_is_slightly_over(
-    service: Service, ingredients: dict[str, Any]
-) -> None:
+def test_recommended_prunes_only_what_is_slightly_over(service: Service, ingredients: dict[str, Any]) -> None:
     """One student for all sizes: kept whole, cut a little, and out of reach."""
     options = QUICK | {"budgets": [200_000, 108_000, 20_000], "recovery_epochs": 1}
     sweep = ended(service, {"preset": "recommended", "options": options, **ingredients})

@@ -1,10 +1,10 @@
 """A6: the order that the report recommends."""
 
-from app.presets.base import Axis, ByteCounts, Epochs, Preset, Step, values
+from app.presets.base import Axis, ByteCounts, Epochs, Preset, Step
 
 
 class Recommended(Preset):
-    """The recommended way to so many bytes: distil a light network, store it in 8 bits, prune only if it is slightly too large.
+    """The recommended way to so many bytes: distil a light network, prune it only if slightly too large, store 8 bits.
 
     The student is trained once for all sizes. A size that it keeps to leaves it unpruned; one that would take more than the
     allowed share of its parameters is infeasible: take a lighter student then.

@@ -12,16 +12,16 @@ _EIGHT_BITS: Step = {"method": "quantize", "scheme": "minmax", "bits": 8}
 class SameSize(Preset):
     """One teacher, one size: every method side by side, with a control, and with those that cannot reach it.
 
-    The size is a gate of each job (`max_bytes`): a method that has no size to choose, as 8 bits, says by `passed` whether it
-    kept to it. A method that has one and cannot reach it is infeasible.
+    The size is a gate of each job (`max_bytes`): a method that has no size to choose, as 8 bits, says by `passed` whether
+    it kept to it. A method that has one and cannot reach it is infeasible.
     """
 
     NAME = "same_size"
     ROWS = ("A1", "B5", "B17", "C4")
     ASKS = "A file of one size: is it best pruned, quantized or distilled, and what cannot get there?"
     FOUND = (
-        "At a quarter of 40.7 MB: original 88, pruned 85, quantized 86, distilled 86.5. At 1 MB only distillation gets there "
-        "directly. Weights cast to integers: the accuracy collapses."
+        "At a quarter of 40.7 MB: original 88, pruned 85, quantized 86, distilled 86.5. At 1 MB only distillation gets "
+        "there directly. Weights cast to integers: the accuracy collapses."
     )
     SHORT = {"target_bytes": 250_000, "epochs": 10, "retraining_epochs": 2, "image_size": 32, "seeds": 2}
     NUM_TEACHERS = (1, 1)

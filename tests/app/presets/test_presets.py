@@ -91,11 +91,11 @@ class TestEveryPreset:
     def test_an_unknown_option_is_named(self, name: str) -> None:
         """And the nearest one that it has."""
         with pytest.raises(Problem) as caught:
-            presets.expand(name, presets.placeholders(name), "dst_photos", {"seedz": 3})
+            presets.expand(name, presets.placeholders(name), "dst_photos", {"image_sise": 3})
         assert caught.value.status == 422
         (error,) = caught.value.errors
-        assert error["pointer"] == "/options/seedz"
-        assert "seeds" in error["hint"]
+        assert error["pointer"] == "/options/image_sise"
+        assert error["hint"] == "Did you mean image_size?"
 
     def test_it_is_on_the_page(self, name: str) -> None:
         """With the POST that runs it."""
@@ -228,7 +228,12 @@ def test_presets_are_listed_with_what_they_need(sqlite_service: Service) -> None
 
 def test_one_preset_answers_a_sweep_to_edit(sqlite_service: Service) -> None:
     """With options and teachers from the query, exactly as POST takes it."""
-    asked = {"teachers": "tch_mine", "dataset": "dst_mine", "option.alphas": "[0,1]", "option.student": "report/plain"}
+    asked = {
+        "teachers": "tch_mine",
+        "dataset": "dst_mine",
+        "option.alphas": "[0,1]",
+        "option.student": "report/plain",
+    }
     spec = sqlite_service.client.get("/v1/presets/alpha", params=asked).json()
     assert spec["axes"][0]["values"] == [0, 1]
     assert spec["job"]["teachers"] == ["tch_mine"]
