@@ -95,7 +95,11 @@ def _numbers(begun: dict[str, Any]) -> range:
 
 def _named(begun: dict[str, Any]) -> str:
     steps = begun["steps"]
-    return f"the first {steps} steps of {begun['job_id']}" if steps > 1 else f"the first step of {begun['job_id']}"
+    return (
+        f"the first {steps} steps of {begun['job_id']}"
+        if steps > 1
+        else f"the first step of {begun['job_id']}"
+    )
 
 
 def _made_by(chain: "Chain") -> Path:

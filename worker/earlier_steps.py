@@ -84,7 +84,9 @@ def _files(artifacts: list[Artifact], records: list[dict[str, Any]]) -> list[dic
     files = []
     for record in records:
         step = record["step"]
-        answers = [a for (number, kind, _), a in named.items() if number == step and kind in ("final", "stage")]
+        answers = [
+            a for (number, kind, _), a in named.items() if number == step and kind in ("final", "stage")
+        ]
         if not answers:
             raise _GoneError(f"its network after step {step} is gone")
         files.append(_file("network", answers[-1]))

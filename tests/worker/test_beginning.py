@@ -107,9 +107,7 @@ def begun(spec: dict[str, Any], after: str, num_steps: int) -> dict[str, Any] | 
     """What a worker is told about the beginning of a job with this spec."""
     with tenancy.transaction(DEFAULT) as session:
         ident = verbs.submit(session, kind="compress", spec=spec)[0].id
-        session.execute(
-            update(Job).where(Job.id == ident).values(after_job_id=after, begun_steps=num_steps)
-        )
+        session.execute(update(Job).where(Job.id == ident).values(after_job_id=after, begun_steps=num_steps))
     with tenancy.reading(DEFAULT) as session:
         return earlier_steps.begun_by(session, session.scalars(select(Job).where(Job.id == ident)).one())
 
