@@ -144,7 +144,8 @@ def _results(
     ended = [child.job for child in children if child.job.finished_at is not None]
     several = {job.id for job in ended if job.spec.get("seeds", 1) > 1}
     for ids in _batches(several):
-        found.update(session.execute(select(Job.id, Job.result).where(Job.id.in_(ids))).tuples())
+        whole = select(Job.id, Job.result).where(Job.id.in_(ids))
+        found |= {job_id: result for job_id, result in session.execute(whole)}
     stages = _StagesWithIterations if with_iterations else _Stages
     rest = [job.id for job in ended if job.id not in several]
     for ids in _batches(rest):
