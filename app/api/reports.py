@@ -40,7 +40,12 @@ _TYPES = {
 # A plot's own style, and the picture in a heat map.
 _PLOT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 REPORT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/html": {"schema": {"type": "string"}}, "text/markdown": {"schema": {"type": "string"}}}},
+    200: {
+        "content": {
+            "text/html": {"schema": {"type": "string"}},
+            "text/markdown": {"schema": {"type": "string"}},
+        }
+    },
     304: {"description": "Unchanged since If-None-Match."},
 }
 PLOT: dict[int | str, dict[str, Any]] = {
@@ -131,7 +136,9 @@ def report_response(
     """The document in this format. `key`: what it is of, and the version of that."""
     write = {"html": as_html, "md": as_markdown}[format]
     headers = {"Vary": "Accept"} | ({"Content-Security-Policy": policy()} if format == "html" else {})
-    return _answer((*key, "report", format), lambda: write(document()).encode(), format, headers, if_none_match)
+    return _answer(
+        (*key, "report", format), lambda: write(document()).encode(), format, headers, if_none_match
+    )
 
 
 def plot_response(
@@ -143,7 +150,9 @@ def plot_response(
         "Content-Security-Policy": _PLOT_POLICY,
         "Content-Disposition": f'inline; filename="{key[0]}-{file}"',
     }
-    return _answer((*key, "plot", file), lambda: _plot_file(plots(), name, suffix), suffix, headers, if_none_match)
+    return _answer(
+        (*key, "plot", file), lambda: _plot_file(plots(), name, suffix), suffix, headers, if_none_match
+    )
 
 
 def _plot_file(plots: Mapping[str, Plot], name: str, suffix: str) -> bytes:

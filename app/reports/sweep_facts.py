@@ -1,4 +1,4 @@
-"""What the database has about a sweep, and what it says: read at one moment, so that a report is made without a transaction."""
+"""What the database has about a sweep, and what it says, read at one moment: a report is made without a transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
