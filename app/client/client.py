@@ -13,7 +13,9 @@ from app.client.errors import FewbytesError
 from app.client.files import Files, Uploads
 from app.client.ingredients import Datasets, Teachers
 from app.client.jobs import Jobs
+from app.client.reports import Reports
 from app.client.service import Account, Catalogue, Service
+from app.client.sweeps import Comparisons, Presets, Sweeps
 
 
 class Client:
@@ -44,6 +46,10 @@ class Client:
         self.teachers = Teachers(self._connection)
         self.datasets = Datasets(self._connection)
         self.jobs = Jobs(self._connection)
+        self.sweeps = Sweeps(self._connection)
+        self.presets = Presets(self._connection)
+        self.comparisons = Comparisons(self._connection)
+        self.reports = Reports(self._connection)
         self.artifacts = Artifacts(self._connection)
         self.catalogue = Catalogue(self._connection)
         self.service = Service(self._connection)

@@ -3,7 +3,7 @@
 import email.utils
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,16 +11,20 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from app.client.answers import JobView
 from app.client.errors import FewbytesError, problem_of, unexpected, unreachable
+from app.client.sweep_answers import SweepView
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
+S = TypeVar("S", JobView, SweepView)
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 SLACK_SECONDS = 30.0
 """What an answer may take beyond the time that the service was asked to wait."""
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_WAIT_SECONDS = 60.0
+"""That the service waits for a change."""
 
 
 class Patience:
@@ -157,6 +161,44 @@ class Connection:
 
     def delete(self, path: str) -> None:
         self.request("DELETE", path)
+
+    # ---- until something changes
+
+    def changes(
+        self, kind: type[S], path: str, terminal: Container[str], poll_seconds: float
+    ) -> Iterator[S]:
+        """What `path` answers now and after every change, until its `state` is terminal. The same again where nothing
+        changed for `poll_seconds`."""
+        etag: str | None = None
+        found: S | None = None
+        while found is None or found.state not in terminal:
+            headers = {"If-None-Match": etag} if etag else {}
+            wait = min(poll_seconds, LONGEST_WAIT_SECONDS) if etag else 0.0
+            answer = self.request("GET", path, params={"wait": wait}, headers=headers, wait=wait)
+            if answer.status_code != 304:
+                found, etag = parsed(kind, answer), answer.headers.get("etag")
+            assert found is not None, "nothing was asked for that could be unchanged"
+            yield found
+
+    def wait(
+        self,
+        kind: type[S],
+        path: str,
+        terminal: Container[str],
+        *,
+        timeout: float | None,
+        on_change: Callable[[S], None] | None,
+    ) -> S:
+        """What `path` answers once its `state` is terminal. Raises FewbytesError WAIT_TIMEOUT after `timeout` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        poll = LONGEST_WAIT_SECONDS if timeout is None else max(0.1, min(timeout, LONGEST_WAIT_SECONDS))
+        for found in self.changes(kind, path, terminal, poll):
+            if on_change:
+                on_change(found)
+            if until is not None and found.state not in terminal and time.monotonic() >= until:
+                detail = f"{path} is {found.state} after {timeout:g} seconds: wait longer, or look again later."
+                raise FewbytesError("WAIT_TIMEOUT", detail, retryable=True)
+        return found
 
 
 def parsed(kind: type[M], answer: httpx.Response) -> M:

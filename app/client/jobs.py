@@ -1,6 +1,5 @@
 """Jobs: submit, look, wait, follow, pause, cancel, try again."""
 
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from app.client.answers import (
 )
 from app.client.connection import Connection, parsed
 from app.client.downloads import Progress, download
-from app.client.errors import FewbytesError
 from app.client.events import follow
 from app.client.operations import operation
 from app.client.pages import LARGEST_PAGE, walk
@@ -87,19 +85,7 @@ class Jobs:
 
     def changes(self, job_id: str, *, poll_seconds: float = LONG_POLL_SECONDS) -> Iterator[JobView]:
         """The job now and after every change, until it has ended. The same again where nothing changed for so long."""
-        etag: str | None = None
-        job: JobView | None = None
-        while job is None or job.state not in TERMINAL:
-            headers = {"If-None-Match": etag} if etag else {}
-            wait = poll_seconds if etag else 0.0
-            answer = self._connection.request(
-                "GET", f"/v1/jobs/{job_id}", params={"wait": wait}, headers=headers, wait=wait
-            )
-            if answer.status_code == 304:
-                assert job is not None, "nothing was asked for that could be unchanged"
-            else:
-                job, etag = parsed(JobView, answer), answer.headers.get("etag")
-            yield job
+        return self._connection.changes(JobView, f"/v1/jobs/{job_id}", TERMINAL, poll_seconds)
 
     def wait(
         self,
@@ -109,17 +95,9 @@ class Jobs:
         on_change: Callable[[JobView], None] | None = None,
     ) -> JobView:
         """The job when it has ended, however it did. Raises FewbytesError WAIT_TIMEOUT after `timeout` seconds."""
-        until = None if timeout is None else time.monotonic() + timeout
-        poll = LONG_POLL_SECONDS if timeout is None else min(LONG_POLL_SECONDS, max(timeout, 0.1))
-        for job in self.changes(job_id, poll_seconds=poll):
-            if on_change:
-                on_change(job)
-            if job.state in TERMINAL:
-                break
-            if until is not None and time.monotonic() >= until:
-                detail = f"{job_id} is {job.state} after {timeout:g} seconds: wait longer, or look again later."
-                raise FewbytesError("WAIT_TIMEOUT", detail, retryable=True)
-        return job
+        return self._connection.wait(
+            JobView, f"/v1/jobs/{job_id}", TERMINAL, timeout=timeout, on_change=on_change
+        )
 
     @operation("GET /v1/jobs/{job_id}/events", sets=("stream", "Accept", "Last-Event-ID"))
     def event_page(self, job_id: str, *, after: int = 0, page_size: int | None = None) -> EventPage:

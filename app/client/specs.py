@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 512 << 10
 MAX_NODES = 100_000
 """Values of a spec, those that YAML's aliases repeat counted each time."""
-
 
 
 class SpecError(ValueError):
@@ -44,7 +43,9 @@ def read_spec(content: bytes, name: str) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_number)
+        return json.loads(
+            text, object_pairs_hook=_once_each, parse_constant=_no_number, parse_float=_json_number
+        )
     except json.JSONDecodeError as error:
         raise SpecError(f"line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from None
 
@@ -60,6 +61,11 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> Any:
     raise SpecError(f"{text} is no number that a spec can have.")
+
+
+def _json_number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 # ---- YAML
