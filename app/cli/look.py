@@ -53,7 +53,10 @@ def get(
     with service(url, key) as client:
         if output is not None:
             path = fetch(client, ident, output)
-            tell(str(path)) if quiet else say(f"{path}: {figures.size(path.stat().st_size)}, its sha256 checked")
+            if quiet:
+                tell(str(path))
+            else:
+                say(f"{path}: {figures.size(path.stat().st_size)}")
             return
         found = _found(client, ident)
         if as_json:

@@ -50,7 +50,7 @@ class Jobs:
 
     # ---- look
 
-    @operation("GET /v1/jobs", local=("labels",))
+    @operation("GET /v1/jobs")
     def list(
         self,
         *,

@@ -34,7 +34,7 @@ class Catalogue:
         """All of them, on one page."""
         return self._connection.get(Page[dict[str, Any]], "/v1/architectures")
 
-    @operation("GET /v1/architectures/{name}", sets=("Prefer",), local=("options",))
+    @operation("GET /v1/architectures/{name}", sets=("Prefer",))
     def architecture(
         self,
         name: str,

@@ -50,7 +50,7 @@ class Sweeps:
 
     # ---- look
 
-    @operation("GET /v1/sweeps", local=("labels",))
+    @operation("GET /v1/sweeps")
     def list(
         self,
         *,
@@ -165,7 +165,7 @@ class Presets:
         """All of them, on one page."""
         return self._connection.get(Page[PresetView], "/v1/presets")
 
-    @operation("GET /v1/presets/{name}", local=("options",))
+    @operation("GET /v1/presets/{name}")
     def spec(
         self,
         name: str,
