@@ -21,12 +21,21 @@ import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from models import Network
+from worker.confusion import confusion
 from worker.messages import Line
 from worker.run import Run, Stopped, Teacher
 from worker.setting import Setting
 from worker.stage_zero import against_teacher, agreement
 from worker.stages import Stages, write_whole
+from worker.stored_layers import stored_layers
 from worker.training import snapshots
+
+
+STEPS_SHARE = 0.95
+"""Of a job's progress, where something is measured after the steps (`sensitivity`)."""
+
+TABLES = ("confusion", "layers")
+"""What a record has that is large: stages and their events have it, copies of the record do not."""
 
 
 class Chain:
@@ -124,7 +133,13 @@ class Chain:
             data=setting.data,
             step=number,
             work_dir=self.step_folder(number),
-            reporter=_Overall(setting.line, len(self.steps), self.position, self.num_seeds),
+            reporter=_Overall(
+                setting.line,
+                len(self.steps),
+                self.position,
+                self.num_seeds,
+                STEPS_SHARE if setting.spec.sensitivity else 1.0,
+            ),
             checkpoint_seconds=setting.order["checkpoint_seconds"],
             stop_requested=setting.stop_requested,
             snapshot_epochs=snapshot_epochs(self.steps, number),
@@ -183,6 +198,10 @@ class Chain:
         answers = torch.load(logits, weights_only=True)
         measured["agreement"] = agreement(self.setting, answers)
         measured["against_teacher"] = against_teacher(self.setting, answers)
+        measured["confusion"] = {
+            split: confusion(answers[split], self.setting.data.labels(split)) for split in self.setting.splits
+        }
+        measured["layers"] = stored_layers(self.stages.path(number))
         return measured
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:
@@ -245,7 +264,7 @@ class Chain:
             is_final = number == last
             name = "final.pt" if is_final else f"step-{number}-{record['method']}.pt"
             path = self.stages.path(number)
-            found.append(self._artifact(number, "final" if is_final else "stage", name, path, record))
+            found.append(self._artifact(number, "final" if is_final else "stage", name, path, without_tables(record)))
         return found
 
     def keep_best(self, network: Network) -> dict[str, Any]:
@@ -280,6 +299,10 @@ def snapshot_epochs(steps: Sequence[StepSpec], number: int) -> frozenset[int]:
     )
 
 
+def without_tables(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TABLES}
+
+
 class Reader(Protocol):
     def send(self, message: dict[str, Any]) -> None: ...
 
@@ -312,8 +335,11 @@ def note_number(
 class _Overall:
     """Adds to a step's progress how far the whole job is, and to its metrics whose they are."""
 
-    def __init__(self, line: Line, num_steps: int, position: int, num_seeds: int) -> None:
+    def __init__(
+        self, line: Line, num_steps: int, position: int, num_seeds: int, share: float
+    ) -> None:
         self._line = line
+        self._share = share
         self._num_steps = num_steps
         self._position = position
         self._num_seeds = num_seeds
@@ -322,7 +348,7 @@ class _Overall:
         if message["type"] == "progress":
             share = message["done"] / message["total"] if message["total"] else 0.0
             fraction = (message["step"] - 1 + share) / self._num_steps
-            fraction = (self._position + fraction) / self._num_seeds
+            fraction = self._share * (self._position + fraction) / self._num_seeds
             message = {**message, "num_steps": self._num_steps, "fraction": fraction}
             if self._num_seeds > 1:
                 message |= {"seed": self._position + 1, "num_seeds": self._num_seeds}
