@@ -139,7 +139,7 @@ class What(StrEnum):
 @app.command(name="list", epilog="Example: fewbytes list jobs --state failed --label team=vision")
 def list_(
     what: Annotated[What, typer.Argument(help="What to list.")] = What.jobs,
-    state: Annotated[str | None, typer.Option(help="Jobs and sweeps in this state alone.")] = None,
+    state: Annotated[str | None, typer.Option(help="Jobs in this state alone.")] = None,
     label: Annotated[
         list[str], typer.Option(metavar="NAME=VALUE", help="With this label alone. May be repeated.")
     ] = [],  # noqa: B006  # typer reads the default and changes nothing
@@ -150,8 +150,8 @@ def list_(
     key: Key = None,
 ) -> None:
     """List jobs, sweeps, teachers, data sets or files, the newest first."""
-    if what not in (What.jobs, What.sweeps) and (state or label):
-        refuse("--state and --label choose among jobs and sweeps.")
+    if (state and what is not What.jobs) or (label and what not in (What.jobs, What.sweeps)):
+        refuse("--state chooses among jobs, --label among jobs and sweeps.")
     labels = dict(_name_and_value(text) for text in label)
     with service(url, key) as client:
         rows = list(islice(_all(client, what, state, labels), limit))
@@ -169,7 +169,7 @@ def _all(client: Client, what: What, state: str | None, labels: dict[str, str]) 
         case What.jobs:
             return client.jobs.all(state=state, labels=labels)
         case What.sweeps:
-            return client.sweeps.all(state=state, labels=labels)
+            return client.sweeps.all(labels=labels)
         case What.teachers:
             return client.teachers.all()
         case What.datasets:
@@ -182,7 +182,7 @@ _ROW = (Column("id", "id"), Column("state", "state"), Column("name", "name"))
 _CREATED = Column("created_at", "created")
 _LIST_COLUMNS = {
     What.jobs: (*_ROW, Column("progress", "done", right=True), Column("phase", "phase"), _CREATED),
-    What.sweeps: (*_ROW, Column("progress", "done", right=True), _CREATED),
+    What.sweeps: (*_ROW, Column("jobs", "jobs", right=True), _CREATED),
     What.teachers: (*_ROW, _CREATED),
     What.datasets: (*_ROW, _CREATED),
     What.files: (Column("name", "name"), Column("size_bytes", "bytes", right=True), _CREATED),
@@ -191,6 +191,9 @@ _LIST_COLUMNS = {
 
 def _list_row(row: Any) -> dict[str, Any]:
     fields: dict[str, Any] = row.model_dump()
+    if "counts" in fields:
+        counts = fields["counts"]
+        fields["jobs"] = f"{sum(counts.values()) - counts['queued'] - counts['running']} of {sum(counts.values())}"
     fraction = (fields.get("progress") or {}).get("fraction")
     fields["progress"] = None if fraction is None else f"{fraction:.0%}"
     if fields.get("paused") and fields["state"] == "queued":

@@ -13,7 +13,7 @@ from app.cli.watch import follow
 from app.client.answers import PlanView
 from app.client.names import Names
 from app.client.specs import set_field
-from app.client.sweep_answers import SweepPlanView, SweepView
+from app.client.sweep_answers import PlannedJobView, SweepPlanView, SweepView
 
 app = typer.Typer()
 
@@ -175,8 +175,22 @@ def _say_sweep_plan(plan: SweepPlanView, as_json: bool) -> None:
     if as_json:
         tell(plan.model_dump_json(indent=2))
         return
-    tell(f"{plan.num_jobs} jobs, about {figures.value(plan.estimated_macs)} multiply-adds")
+    shared, macs = plan.shared, plan.estimated_macs
+    cost = "" if macs is None else f", about {macs:.3g} multiply-adds"
+    tell(f"{plan.num_jobs} jobs{cost}")
+    if shared.stage_jobs:
+        tell(f"{shared.stage_jobs} of them do steps that {shared.children_served} begin with: {shared.steps_saved} steps less")
+    infeasible = [child for child in plan.children if child.error is not None]
+    for child in infeasible:
+        tell(f"infeasible: {_params(child)}: {(child.error or {}).get('detail')}")
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
     say("It can run. Nothing was stored.")
+
+
+def _params(child: PlannedJobView) -> str:
+    params = ", ".join(f"{name} {figures.value(value)}" for name, value in child.params.items())
+    return f"{params}, seed {child.seed}" if params else f"seed {child.seed}"
 
 
 def as_text(body: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the service answers, typed. Each class has the name and the fields that the OpenAPI gives it; a test compares them.
+"""What the service answers, typed. Each class has the fields that the OpenAPI says; a test compares them.
 
 A newer service may send more: such fields are kept, and nothing here says what they mean.
 """
@@ -115,6 +115,8 @@ class JobSummary(Answer):
     state: str
     paused: bool
     passed: bool | None
+    sweep_id: str | None
+    point: int | None
     phase: str | None
     progress: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -126,6 +128,10 @@ class JobSummary(Answer):
 
 
 class JobView(JobSummary):
+    """`after_job_id`: the job that does its first `begun_steps` steps, once for several."""
+
+    after_job_id: str | None
+    begun_steps: int | None
     queue: QueuePlace | None
     attempts: list[AttemptView]
     spec: dict[str, Any]

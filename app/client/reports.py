@@ -3,11 +3,11 @@
 from typing import Literal
 from urllib.parse import quote
 
-from app.client.connection import Connection
+from app.client.connection import SLACK_SECONDS, Connection
 from app.client.operations import operation
+from app.client.sweep_answers import PlotList
 
-ReportFormat = Literal["html", "md"]
-PlotFormat = Literal["svg", "png"]
+Format = Literal["html", "md"]
 
 
 class Reports:
@@ -16,27 +16,36 @@ class Reports:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    @operation("GET /v1/jobs/{job_id}/report")
-    def job(self, job_id: str, *, format: ReportFormat = "html") -> str:
+    @operation("GET /v1/jobs/{job_id}/report", sets=("If-None-Match",))
+    def job(self, job_id: str, *, format: Format = "html") -> str:
         """What a job did, as HTML or Markdown."""
-        return self._text(f"/v1/jobs/{job_id}/report", format)
+        return self._drawn(f"/v1/jobs/{job_id}/report?format={format}").decode()
 
-    @operation("GET /v1/sweeps/{sweep_id}/report")
-    def sweep(self, sweep_id: str, *, format: ReportFormat = "html") -> str:
+    @operation("GET /v1/sweeps/{sweep_id}/report", sets=("If-None-Match",))
+    def sweep(self, sweep_id: str, *, format: Format = "html") -> str:
         """What a sweep says, as HTML or Markdown."""
-        return self._text(f"/v1/sweeps/{sweep_id}/report", format)
+        return self._drawn(f"/v1/sweeps/{sweep_id}/report?format={format}").decode()
 
-    def job_plot(self, job_id: str, name: str, *, format: PlotFormat = "svg") -> bytes:
-        """One plot of a job's report, as SVG or PNG."""
-        return self._plot(f"/v1/jobs/{job_id}", name, format)
+    @operation("GET /v1/jobs/{job_id}/plots")
+    def job_plots(self, job_id: str) -> PlotList:
+        """The plots that there are: they grow with what the job has measured."""
+        return self._connection.get(PlotList, f"/v1/jobs/{job_id}/plots")
 
-    def sweep_plot(self, sweep_id: str, name: str, *, format: PlotFormat = "svg") -> bytes:
-        """One plot of a sweep's report, as SVG or PNG."""
-        return self._plot(f"/v1/sweeps/{sweep_id}", name, format)
+    @operation("GET /v1/sweeps/{sweep_id}/plots")
+    def sweep_plots(self, sweep_id: str) -> PlotList:
+        """The plots that there are."""
+        return self._connection.get(PlotList, f"/v1/sweeps/{sweep_id}/plots")
 
-    def _text(self, path: str, format: ReportFormat) -> str:
-        # A report of many jobs is drawn while we wait.
-        return self._connection.request("GET", path, params={"format": format}, wait=60.0).text
+    @operation("GET /v1/jobs/{job_id}/plots/{file}", sets=("If-None-Match",))
+    def job_plot(self, job_id: str, file: str) -> bytes:
+        """One of them: its name and .svg, .png, or .csv for the numbers behind it."""
+        return self._drawn(f"/v1/jobs/{job_id}/plots/{quote(file, safe='')}")
 
-    def _plot(self, path: str, name: str, format: PlotFormat) -> bytes:
-        return self._connection.request("GET", f"{path}/plots/{quote(name, safe='')}.{format}", wait=60.0).content
+    @operation("GET /v1/sweeps/{sweep_id}/plots/{file}", sets=("If-None-Match",))
+    def sweep_plot(self, sweep_id: str, file: str) -> bytes:
+        """One of them: its name and .svg, .png, or .csv for the numbers behind it."""
+        return self._drawn(f"/v1/sweeps/{sweep_id}/plots/{quote(file, safe='')}")
+
+    def _drawn(self, path: str) -> bytes:
+        # Of many jobs it takes a while.
+        return self._connection.request("GET", path, wait=SLACK_SECONDS).content

@@ -29,20 +29,47 @@ class SweepProgress(Answer):
     eta_seconds: float | None
 
 
-class SweepView(Answer):
+class SweepSummaryView(Answer):
+    """`state`: what its jobs are doing."""
+
     id: str
     name: str | None
     preset: str | None
     labels: dict[str, str]
-    spec: dict[str, Any]
     state: str
+    paused: bool
     counts: SweepCounts
     shared: SweepShared
-    progress: SweepProgress
     version: int
     created_at: str
     finished_at: str | None
     links: dict[str, str]
+
+
+class SweepView(SweepSummaryView):
+    """`spec`: of a preset the one that it stands for."""
+
+    spec: dict[str, Any]
+    progress: SweepProgress
+
+
+class PlannedJobView(Answer):
+    """`error`: why it is infeasible; null: it can be tried."""
+
+    point: int
+    seed: int
+    params: dict[str, Any]
+    begun_steps: int
+    error: dict[str, Any] | None
+
+
+class PlannedStageView(Answer):
+    """Steps that `served` jobs begin with, done once."""
+
+    seed: int
+    methods: list[str]
+    begun_steps: int
+    served: int
 
 
 class SweepPlanView(Answer):
@@ -50,7 +77,11 @@ class SweepPlanView(Answer):
 
     spec: dict[str, Any]
     num_jobs: int
+    children: list[PlannedJobView]
+    stages: list[PlannedStageView]
+    shared: SweepShared
     estimated_macs: float | None
+    warnings: list[str]
 
 
 # ---- tables
@@ -61,7 +92,7 @@ class Column(Answer):
     type: str
     unit: str | None
     description: str
-    better: str | None
+    better: str | None = None
 
 
 class AxisView(Answer):
@@ -239,7 +270,7 @@ class TeachersNeeded(Answer):
 
 class Cost(Answer):
     jobs: int
-    epochs: float
+    epochs: int
 
 
 class PresetView(Answer):
@@ -258,3 +289,19 @@ class PresetView(Answer):
     curve_within_jobs: bool
     cost: dict[str, Cost]
     links: dict[str, str]
+
+
+# ---- reports
+
+
+class PlotView(Answer):
+    """`alt`: what it shows, in words and numbers."""
+
+    name: str
+    title: str
+    alt: str
+    links: dict[str, str]
+
+
+class PlotList(Answer):
+    items: list[PlotView]

@@ -17,6 +17,7 @@ from app.client.sweep_answers import (
     PresetView,
     SummaryView,
     SweepPlanView,
+    SweepSummaryView,
     SweepView,
     TableView,
 )
@@ -54,17 +55,16 @@ class Sweeps:
     def list(
         self,
         *,
-        state: str | None = None,
         labels: Mapping[str, str] | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
-    ) -> Page[SweepView]:
+    ) -> Page[SweepSummaryView]:
         """A page, the newest first."""
-        params: dict[str, Any] = {"state": state, "page_size": page_size, "page_token": page_token}
+        params: dict[str, Any] = {"page_size": page_size, "page_token": page_token}
         params |= {f"label.{name}": value for name, value in (labels or {}).items()}
-        return parsed(Page[SweepView], self._connection.request("GET", "/v1/sweeps", params=params))
+        return parsed(Page[SweepSummaryView], self._connection.request("GET", "/v1/sweeps", params=params))
 
-    def all(self, **filters: Any) -> Iterator[SweepView]:
+    def all(self, **filters: Any) -> Iterator[SweepSummaryView]:
         """Every sweep, the newest first; `filters` as `list` takes them."""
         return walk(lambda token: self.list(page_size=LARGEST_PAGE, page_token=token, **filters))
 
