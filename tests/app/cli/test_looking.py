@@ -93,7 +93,7 @@ def test_others_are_shown_and_fetched(fewbytes: Fewbytes, sqlite_service: Servic
         (("watch", "job_none"), 2, "NOT_FOUND"),
         (("cancel", "tch_a"), 2, "is no job and no sweep"),
         (("logs", "job_none"), 2, "NOT_FOUND"),
-        (("list", "teachers", "--state", "ready"), 2, "--state and --label choose among"),
+        (("list", "teachers", "--state", "ready"), 2, "--state chooses among jobs"),
         (("list", "--label", "a"), 2, "give NAME=VALUE"),
         (("list", "--limit", "0"), 2, "--limit"),
         (("compare", "tch_a"), 2, "'tch_a' is no job"),
