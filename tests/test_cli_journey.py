@@ -26,7 +26,7 @@ teachers: [big]
 dataset: tones
 device: cpu
 steps:
-  - {{method: distill, student: {STUDENT}, epochs: 4, batch_size: 16, lr: 1e-3}}
+  - {{method: distill, student: {STUDENT}, epochs: 4, batch_size: 16, learning_rate: 1e-3}}
   - {{method: quantize, scheme: minmax}}
 """
 SWEEP = f"""\
