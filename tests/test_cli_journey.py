@@ -50,16 +50,27 @@ class Commands:
         self.folder = folder
         self.service = service
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        self.environment = {**os.environ, "FEWBYTES_URL": service.card()["url"], "PYTHONPATH": path, "COLUMNS": "140"}
+        self.environment = {
+            **os.environ,
+            "FEWBYTES_URL": service.card()["url"],
+            "PYTHONPATH": path,
+            "COLUMNS": "140",
+        }
 
-    def run(self, *arguments: str, code: int = 0, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, code: int = 0, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "app.cli", *arguments],
-            **{"cwd": self.folder, "env": self.environment, "input": input},
-            **{"capture_output": True, "text": True, "timeout": 240},
-        )  # type: ignore[call-overload]
+            cwd=self.folder,
+            env=self.environment,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done  # type: ignore[no-any-return]
+        return done
 
     def out(self, *arguments: str) -> str:
         return self.run(*arguments).stdout.strip()
@@ -101,7 +112,11 @@ def job_id(fewbytes: Commands) -> str:
     lines = done.stdout.splitlines()
     assert any("running: step 1 of 2: distill" in line for line in lines)
     assert any("step 1 distill done: test accuracy" in line for line in lines)
-    assert [line.split()[:2] for line in lines[-3:]] == [["0", "teacher"], ["1", "distill"], ["2", "quantize"]]
+    assert [line.split()[:2] for line in lines[-3:]] == [
+        ["0", "teacher"],
+        ["1", "distill"],
+        ["2", "quantize"],
+    ]
     found = re.search(r"(job_\w+) succeeded", done.stderr)
     assert found
     return found[1]
@@ -117,9 +132,9 @@ def test_an_answer_is_what_the_job_made(fewbytes: Commands, job_id: str) -> None
     job = json.loads(fewbytes.out("get", job_id, "--json"))
     assert job["result"]["stages"][-1]["size_bytes"] == size
     assert job_id in fewbytes.out("list", "-q")
-    assert "step 1" in fewbytes.run("logs", job_id).stdout or fewbytes.out("logs", job_id, "-f") == fewbytes.out(
-        "logs", job_id
-    )
+    assert "step 1" in fewbytes.run("logs", job_id).stdout or fewbytes.out(
+        "logs", job_id, "-f"
+    ) == fewbytes.out("logs", job_id)
 
 
 def test_jobs_are_compared(fewbytes: Commands, job_id: str) -> None:
@@ -158,7 +173,9 @@ def test_on_a_terminal_a_job_is_a_picture_and_ctrl_c_only_ends_the_watching(fewb
     terminal, line = pty.openpty()
     command = [sys.executable, "-m", "app.cli", "watch", ident]
     environment = {**fewbytes.environment, "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen(command, stdin=line, stdout=line, stderr=line, env=environment, cwd=fewbytes.folder)
+    process = subprocess.Popen(
+        command, stdin=line, stdout=line, stderr=line, env=environment, cwd=fewbytes.folder
+    )
     os.close(line)
     seen = read_until(terminal, r"step 1 of 2, epoch [\d.]+ of 2000, about .* left in it", 60)
     assert "━" in seen

@@ -14,7 +14,17 @@ from app.client.sweep_answers import ComparisonView, Summary, TableView
 app = typer.Typer()
 
 _FIRST = (
-    *("state", "code", "test_accuracy", "val_accuracy", "test_agreement", "size_bytes", "parameters", "macs", "latency_ms"),
+    *(
+        "state",
+        "code",
+        "test_accuracy",
+        "val_accuracy",
+        "test_agreement",
+        "size_bytes",
+        "parameters",
+        "macs",
+        "latency_ms",
+    ),
     *("compression_ratio", "speed_up", "epochs", "seconds"),
 )
 """What people compare by; the CSV has every column."""
@@ -34,19 +44,23 @@ class Rows(StrEnum):
 
 
 @app.command(
-    epilog="Example: fewbytes compare job_06fn3c job_06fn4d --format md\n\nOne sweep is compared in itself: fewbytes compare swp_06fn5e"
+    epilog="Example: fewbytes compare job_06fn3c job_06fn4d --format md\n\n"
+    "One sweep is compared in itself: fewbytes compare swp_06fn5e"
 )
 def compare(
     idents: Annotated[
         list[str],
-        typer.Argument(metavar="ID...", help="Jobs, the first being the baseline; or one sweep.", show_default=False),
+        typer.Argument(
+            metavar="ID...", help="Jobs, the first being the baseline; or one sweep.", show_default=False
+        ),
     ],
     format: Annotated[Format, typer.Option("--format", "-f", help="How to print it.")] = Format.table,
     rows: Annotated[
         Rows, typer.Option(help="A row a job, a stage, or an iteration of pruning.")
     ] = Rows.answers,
     metric: Annotated[
-        str | None, typer.Option(help="What the verdict is about. Default: test_accuracy, or the sweep's own.")
+        str | None,
+        typer.Option(help="What the verdict is about. Default: test_accuracy, or the sweep's own."),
     ] = None,
     url: Url = None,
     key: Key = None,

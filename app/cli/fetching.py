@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from app.cli.tables import console
 from app.cli.terminal import printable, refuse
@@ -24,7 +31,9 @@ def fetch(client: Client, ident: str, target: Path) -> Path:
         case "dst_":
             return _written(target, client.datasets.images_csv(ident).encode())
         case "job_" | "ins_" if suffix in REPORTS:
-            return _written(target, client.reports.job(ident, format="md" if suffix == ".md" else "html").encode())
+            return _written(
+                target, client.reports.job(ident, format="md" if suffix == ".md" else "html").encode()
+            )
     with bar(target.name) as on_progress:
         match ident[:4]:
             case "tch_":

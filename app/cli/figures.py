@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-NOTHING = "–"
+NOTHING = "-"
 
 
 def share(value: float | None) -> str:

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from app.cli import figures
 from app.cli.fetching import fetch
 from app.cli.options import AsJson, Key, Quiet, Url, service
-from app.cli.stages import stage_columns, stage_row
 from app.cli.sweep_watching import SweepWatch
 from app.cli.tables import Column, console, terminal_table
 from app.cli.terminal import printable, refuse, say, tell
@@ -31,17 +30,19 @@ _KINDS = ("job_", "ins_", "swp_", "tch_", "dst_", "art_")
 
 
 @app.command(
-    epilog="Example: fewbytes get job_06fn3c -o student.pt\n\nWhat -o fetches: a job's answer (FILE.html, FILE.md: its report); a "
-    "sweep's table (FILE.csv, FILE.parquet, FILE.json) or report (FILE.html, FILE.md); an artifact; a teacher's tensors; a "
-    "data set's list of images (FILE.csv). A download that broke goes on where it was."
+    epilog="Example: fewbytes get job_06fn3c -o student.pt\n\nWhat -o fetches: a job's answer (FILE.html, FILE.md: its "
+    "report); a sweep's table (FILE.csv, FILE.parquet, FILE.json) or report (FILE.html, FILE.md); an artifact; a "
+    "teacher's tensors; a data set's list of images (FILE.csv). A download that broke goes on where it was."
 )
 def get(
     ident: Annotated[
-        str, typer.Argument(metavar="ID", help="A job, sweep, teacher, data set or artifact.", show_default=False)
+        str,
+        typer.Argument(metavar="ID", help="A job, sweep, teacher, data set or artifact.", show_default=False),
     ],
     as_json: AsJson = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Fetch what it made, into this file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Fetch what it made, into this file."),
     ] = None,
     quiet: Quiet = False,
     url: Url = None,
@@ -115,7 +116,9 @@ def _show_ingredient(row: TeacherView | DatasetView) -> None:
     if row.error is not None:
         tell(f"{row.error.get('code')}: {row.error.get('detail')}")
     elif isinstance(row, TeacherView):
-        facts = f"{figures.count(report.get('parameters'))} parameters, {figures.count(report.get('macs'))} MACs"
+        facts = (
+            f"{figures.count(report.get('parameters'))} parameters, {figures.count(report.get('macs'))} MACs"
+        )
         tell(f"{report.get('architecture') or 'its own graph'}: {facts}")
     else:
         tell(f"classes: {', '.join(report.get('class_names') or [])}")
@@ -193,7 +196,9 @@ def _list_row(row: Any) -> dict[str, Any]:
     fields: dict[str, Any] = row.model_dump()
     if "counts" in fields:
         counts = fields["counts"]
-        fields["jobs"] = f"{sum(counts.values()) - counts['queued'] - counts['running']} of {sum(counts.values())}"
+        fields["jobs"] = (
+            f"{sum(counts.values()) - counts['queued'] - counts['running']} of {sum(counts.values())}"
+        )
     fraction = (fields.get("progress") or {}).get("fraction")
     fields["progress"] = None if fraction is None else f"{fraction:.0%}"
     if fields.get("paused") and fields["state"] == "queued":
@@ -216,7 +221,9 @@ def _name_and_value(text: str) -> tuple[str, str]:
 @app.command(epilog="Example: fewbytes logs job_06fn3c -f")
 def logs(
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job.", show_default=False)],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the job has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job has ended.")
+    ] = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -235,12 +242,12 @@ def logs(
 # ---- presets
 
 
-@app.command(epilog="Example: fewbytes presets alpha --option epochs=5 --json > alpha.json && fewbytes sweep alpha.json")
+@app.command(
+    epilog="Example: fewbytes presets alpha --option epochs=5 --json > alpha.json && fewbytes sweep alpha.json"
+)
 def presets(
     name: Annotated[str | None, typer.Argument(help="Only this one, with its options.")] = None,
-    teacher: Annotated[
-        list[str], typer.Option(help="With --json, by id or name. May be repeated.")
-    ] = [],  # noqa: B006  # typer reads the default and changes nothing
+    teacher: Annotated[list[str], typer.Option(help="With --json, by id or name. May be repeated.")] = [],  # noqa: B006  # typer reads the default and changes nothing
     dataset: Annotated[str | None, typer.Option(help="With --json, by id or name.")] = None,
     option: Annotated[
         list[str], typer.Option(metavar="NAME=VALUE", help="With --json: an option. May be repeated.")
@@ -268,14 +275,16 @@ def presets(
         elif name:
             _show_preset(found[0])
         else:
-            columns = (Column("name", "name"), Column("teachers", "teachers", right=True), Column("asks", "asks"))
+            columns = (
+                Column("name", "name"),
+                Column("teachers", "teachers", right=True),
+                Column("asks", "asks"),
+            )
             rows = [{"name": p.name, "teachers": _least(p), "asks": p.asks} for p in found]
             console().print(terminal_table(columns, rows))
 
 
-def _expanded(
-    client: Client, name: str, teachers: list[str], dataset: str | None, options: list[str]
-) -> str:
+def _expanded(client: Client, name: str, teachers: list[str], dataset: str | None, options: list[str]) -> str:
     from app.cli.submit import as_text
 
     given: Any = {}
@@ -289,7 +298,9 @@ def _expanded(
 
 def _show_preset(preset: PresetView) -> None:
     tell(f"{preset.name}: {preset.title}\n\nAsks: {preset.asks}\nThe report found: {preset.found}")
-    tell(f"Needs: {_least(preset)} teacher(s); a data set with {', '.join(preset.splits)} beside val or test.\n")
+    tell(
+        f"Needs: {_least(preset)} teacher(s); a data set with {', '.join(preset.splits)} beside val or test.\n"
+    )
     rows = [
         {
             "name": name,
@@ -299,7 +310,12 @@ def _show_preset(preset: PresetView) -> None:
         }
         for name, field in (preset.options.get("properties") or {}).items()
     ]
-    columns = (Column("name", "option"), Column("default", "default"), Column("short", "short"), Column("is", "is"))
+    columns = (
+        Column("name", "option"),
+        Column("default", "default"),
+        Column("short", "short"),
+        Column("is", "is"),
+    )
     console().print(terminal_table(columns, rows))
 
 

@@ -111,4 +111,3 @@ def migrate_database(
         if found is None:
             raise
         refuse(found.sentence)
-

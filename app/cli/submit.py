@@ -35,8 +35,8 @@ Once = Annotated[
 
 
 @app.command(
-    epilog="Example: fewbytes submit job.yaml --set steps.0.alpha=0.5 --watch\n\nTeachers and the data set may be named by id, or "
-    "by the name that they were registered with."
+    epilog="Example: fewbytes submit job.yaml --set steps.0.alpha=0.5 --watch\n\nTeachers and the data set may be named "
+    "by id, or by the name that they were registered with."
 )
 def submit(
     spec: Source,
@@ -72,16 +72,14 @@ def submit(
 
 
 @app.command(
-    epilog="Example: fewbytes sweep alphas.yaml --watch\n\nExample: fewbytes sweep --preset alpha --teacher big --dataset food "
-    "--option short=true --watch"
+    epilog="Example: fewbytes sweep alphas.yaml --watch\n\nExample: fewbytes sweep --preset alpha --teacher big "
+    "--dataset food --option short=true --watch"
 )
 def sweep(
     spec: Annotated[
         str | None, typer.Argument(metavar="SPEC", help="A file, JSON or YAML; - reads standard input.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="In place of a spec: one of `fewbytes presets`.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help="In place of a spec: one of `fewbytes presets`.")] = None,
     teacher: Annotated[
         list[str], typer.Option(help="For the preset, by id or name. May be repeated, the weaker first.")
     ] = [],  # noqa: B006  # typer reads the default and changes nothing
@@ -103,11 +101,15 @@ def sweep(
     if (spec is None) == (preset is None):
         refuse("Give either a spec or --preset NAME. `fewbytes presets` shows those there are.")
     if preset is None and (teacher or dataset or option):
-        refuse("--teacher, --dataset and --option go with --preset. In a spec they are fields of its job: see --set.")
+        refuse(
+            "--teacher, --dataset and --option go with --preset. In a spec they are fields of its job: see --set."
+        )
     with service(url, key) as client:
         body = spec_of(spec, set_) if spec is not None else _of_preset(preset, teacher, dataset, option, set_)
         if isinstance(body, dict) and "steps" in body:
-            refuse("This is the spec of a job: fewbytes submit takes it. A sweep has it in `job`, beside `axes`.")
+            refuse(
+                "This is the spec of a job: fewbytes submit takes it. A sweep has it in `job`, beside `axes`."
+            )
         body = Names(client).in_sweep(body)
         if validate:
             _say_sweep_plan(client.sweeps.validate(body), as_json)
@@ -179,7 +181,9 @@ def _say_sweep_plan(plan: SweepPlanView, as_json: bool) -> None:
     cost = "" if macs is None else f", about {macs:.3g} multiply-adds"
     tell(f"{plan.num_jobs} jobs{cost}")
     if shared.stage_jobs:
-        tell(f"{shared.stage_jobs} of them do steps that {shared.children_served} begin with: {shared.steps_saved} steps less")
+        tell(
+            f"{shared.stage_jobs} of them do steps that {shared.children_served} begin with: {shared.steps_saved} steps less"
+        )
     infeasible = [child for child in plan.children if child.error is not None]
     for child in infeasible:
         tell(f"infeasible: {_params(child)}: {(child.error or {}).get('detail')}")

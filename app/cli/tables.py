@@ -83,4 +83,3 @@ def _cell(text: str) -> str:
     for mark, written in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " ")):
         text = text.replace(mark, written)
     return printable(text)
-

@@ -23,8 +23,8 @@ class Kind(StrEnum):
 
 
 @app.command(
-    epilog="Example: fewbytes upload photos.zip --as dataset --name food\n\nExample: fewbytes upload teacher.pt --as teacher --name "
-    "big --architecture resnet18 --set preprocessing.resize=64 --set 'class_names=\\[\"cat\",\"dog\"]'"
+    epilog="Example: fewbytes upload photos.zip --as dataset --name food\n\nExample: fewbytes upload teacher.pt --as "
+    'teacher --name big --architecture resnet18 --set preprocessing.resize=64 --set \'class_names=\\["cat","dog"]\''
 )
 def upload(
     file: Annotated[Path, typer.Argument(help="A checkpoint, or an archive of photos.", show_default=False)],
@@ -40,7 +40,9 @@ def upload(
     ] = None,
     spec: Annotated[
         str | None,
-        typer.Option(help="A file with the other fields of the registration, JSON or YAML; - reads standard input."),
+        typer.Option(
+            help="A file with the other fields of the registration, JSON or YAML; - reads standard input."
+        ),
     ] = None,
     set_: Set = [],  # noqa: B006  # typer reads the default and changes nothing
     resume: Annotated[
@@ -60,7 +62,9 @@ def upload(
         body = _registration(name, architecture, spec, set_)
         stored = _sent(client, file, file_name or file.name, resume, quiet=quiet)
         if kind is None:
-            _say(stored.name, stored.model_dump_json(indent=2), f"{stored.size_bytes:,} bytes", quiet, as_json)
+            _say(
+                stored.name, stored.model_dump_json(indent=2), f"{stored.size_bytes:,} bytes", quiet, as_json
+            )
             return
         if not quiet:
             say(f"{stored.name} is there, {figures.size(stored.size_bytes)}. It is being looked at …")
@@ -94,7 +98,10 @@ def _sent(client: Client, file: Path, name: str, resume: str | None, *, quiet: b
             )
     except (FewbytesError, KeyboardInterrupt):
         if begun:
-            say(f"\nWhat arrived is kept for a day. Go on: fewbytes upload {file} --resume {begun[0]} (and the options as before)")
+            say(
+                f"\nWhat arrived is kept for a day. Go on: fewbytes upload {file} --resume {begun[0]} "
+                "(and the options as before)"
+            )
         raise
 
 
@@ -105,7 +112,9 @@ def _registered(client: Client, kind: Kind, body: dict[str, Any]) -> TeacherView
 def _facts(row: TeacherView | DatasetView) -> str:
     report = row.report or {}
     if isinstance(row, TeacherView):
-        return f"{figures.count(report.get('parameters'))} parameters, {figures.count(report.get('macs'))} MACs"
+        return (
+            f"{figures.count(report.get('parameters'))} parameters, {figures.count(report.get('macs'))} MACs"
+        )
     splits = ", ".join(f"{name} {split['num_images']}" for name, split in report.get("splits", {}).items())
     return f"{len(report.get('class_names', []))} classes; {splits}"
 

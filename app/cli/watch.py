@@ -24,8 +24,8 @@ _LIVE_POLL_SECONDS = 5.0
 
 
 @app.command(
-    epilog="Example: fewbytes watch job_06fn3c && fewbytes get job_06fn3c -o student.pt\n\nExit code: 0 succeeded, 1 failed or "
-    "cancelled, 2 there is no such job, 3 the service does not answer, 130 Ctrl-C, which stops the watching alone."
+    epilog="Example: fewbytes watch job_06fn3c && fewbytes get job_06fn3c -o student.pt\n\nExit code: 0 succeeded, 1 "
+    "failed or cancelled, 2 there is no such job, 3 the service does not answer, 130 Ctrl-C, which stops the watching alone."
 )
 def watch(
     ident: Annotated[str, typer.Argument(metavar="ID", help="A job or a sweep.")],
@@ -48,7 +48,9 @@ def follow(client: Client, ident: str, *, quiet: bool) -> None:
         else:
             refuse(f"{ident!r} is no job and no sweep: give an id that begins with job_ or swp_.")
     except KeyboardInterrupt:
-        say(f"\nStopped watching; {ident} goes on. Watch again: fewbytes watch {ident}. Stop it: fewbytes cancel {ident}.")
+        say(
+            f"\nStopped watching; {ident} goes on. Watch again: fewbytes watch {ident}. Stop it: fewbytes cancel {ident}."
+        )
         raise typer.Exit(STOPPED) from None
 
 
@@ -69,6 +71,7 @@ def _watched_job(client: Client, job_id: str, quiet: bool) -> JobView:
 
 def _as_picture(watched: JobWatch) -> None:
     """Redrawn four times a second: what is left counts down between two looks."""
+
     def picture() -> object:
         return watched.picture() if watched.job is not None else Text("…")
 
@@ -116,7 +119,9 @@ def _stage_words(record: dict[str, object]) -> str:
 def _end_of_job(job: JobView, quiet: bool) -> None:
     if job.state == "succeeded":
         if not quiet:
-            gates = {True: " It met all its limits.", False: " It missed some of its limits.", None: ""}[job.passed]
+            gates = {True: " It met all its limits.", False: " It missed some of its limits.", None: ""}[
+                job.passed
+            ]
             say(f"{job.id} succeeded.{gates} Fetch the answer: fewbytes get {job.id} -o student.pt")
         return
     say_failure(job)
@@ -144,6 +149,7 @@ def _watched_sweep(client: Client, sweep_id: str, quiet: bool) -> SweepView:
         return client.sweeps.wait(sweep_id)
     watched = SweepWatch(client, sweep_id)
     if sys.stdout.isatty():
+
         def picture() -> object:
             return watched.picture() if watched.sweep is not None else Text("…")
 
@@ -164,7 +170,12 @@ def _watched_sweep(client: Client, sweep_id: str, quiet: bool) -> SweepView:
 def _end_of_sweep(sweep: SweepView, quiet: bool) -> None:
     if sweep.state == "succeeded":
         if not quiet:
-            say(f"{sweep.id} succeeded. Its table: fewbytes compare {sweep.id}; its report: fewbytes get {sweep.id} -o report.html")
+            say(
+                f"{sweep.id} succeeded. Its table: fewbytes compare {sweep.id}; its report: "
+                f"fewbytes get {sweep.id} -o report.html"
+            )
         return
-    say(f"{sweep.id} {'was cancelled' if sweep.state == 'cancelled' else 'failed'}. What failed: fewbytes compare {sweep.id}")
+    say(
+        f"{sweep.id} {'was cancelled' if sweep.state == 'cancelled' else 'failed'}. What failed: fewbytes compare {sweep.id}"
+    )
     raise typer.Exit(FAILED)

@@ -91,7 +91,9 @@ class JobWatch:
             return ""
         words = f"step {progress['step']}" if progress.get("step") else ""
         words += f" of {progress['num_steps']}" if words and progress.get("num_steps") else ""
-        done = f"{progress.get('unit') or 'part'} {_short(progress.get('done'))} of {_short(progress['total'])}"
+        done = (
+            f"{progress.get('unit') or 'part'} {_short(progress.get('done'))} of {_short(progress['total'])}"
+        )
         eta = progress.get("eta_seconds")
         left = "" if eta is None else f"about {figures.duration(max(0.0, eta - self._age()))} left in it"
         return ", ".join(part for part in (words, done, left) if part)
@@ -104,7 +106,8 @@ class JobWatch:
         if not self.newest:
             return ""
         parts = [
-            f"{metric.split + ' ' if metric.split else ''}{metric.name} {_number(metric)}" for metric in self.newest
+            f"{metric.split + ' ' if metric.split else ''}{metric.name} {_number(metric)}"
+            for metric in self.newest
         ]
         return f"epoch {self.newest[0].epoch}: {', '.join(parts)}"
 

@@ -1,6 +1,7 @@
 """The client: one object, and what it has by kind."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -16,6 +17,8 @@ from app.client.jobs import Jobs
 from app.client.reports import Reports
 from app.client.service import Account, Catalogue, Service
 from app.client.sweeps import Comparisons, Presets, Sweeps
+
+_HOST = re.compile(r"[\w.:-]+")
 
 
 class Client:
@@ -77,7 +80,7 @@ def _url(text: str) -> str:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         url = None
-    if url is None or url.scheme not in ("http", "https") or not url.host or url.userinfo:
+    if url is None or url.scheme not in ("http", "https") or not _HOST.fullmatch(url.host) or url.userinfo:
         raise FewbytesError(
             "INVALID_URL", f"{text!r} is no address of a service: give one like http://127.0.0.1:8000."
         )

@@ -145,7 +145,11 @@ class Connection:
     ) -> Iterator[httpx.Response]:
         """GET an answer whose body is read bit by bit. Raises FewbytesError; httpx.TransportError when the line breaks."""
         with self.http.stream(
-            "GET", path, params=known(params), headers=headers or {}, timeout=httpx.Timeout(timeout, connect=5.0)
+            "GET",
+            path,
+            params=known(params),
+            headers=headers or {},
+            timeout=httpx.Timeout(timeout, connect=5.0),
         ) as answer:
             yield self.checked(answer)
 
@@ -164,9 +168,7 @@ class Connection:
 
     # ---- until something changes
 
-    def changes(
-        self, kind: type[S], path: str, terminal: Container[str], poll_seconds: float
-    ) -> Iterator[S]:
+    def changes(self, kind: type[S], path: str, terminal: Container[str], poll_seconds: float) -> Iterator[S]:
         """What `path` answers now and after every change, until its `state` is terminal. The same again where nothing
         changed for `poll_seconds`."""
         etag: str | None = None
@@ -196,7 +198,9 @@ class Connection:
             if on_change:
                 on_change(found)
             if until is not None and found.state not in terminal and time.monotonic() >= until:
-                detail = f"{path} is {found.state} after {timeout:g} seconds: wait longer, or look again later."
+                detail = (
+                    f"{path} is {found.state} after {timeout:g} seconds: wait longer, or look again later."
+                )
                 raise FewbytesError("WAIT_TIMEOUT", detail, retryable=True)
         return found
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 
@@ -15,7 +16,6 @@ from app.client.errors import FewbytesError, unexpected, unreachable
 Progress = Callable[[int, int], None]
 """Called with the bytes that are done and the bytes there are."""
 
-BLOCK_BYTES = 256 << 10
 WITHOUT_GAIN = 6
 """Tries in which not a byte comes, before the download is given up."""
 
@@ -23,37 +23,19 @@ WITHOUT_GAIN = 6
 def download(
     connection: Connection, path: str, target: Path | None = None, *, on_progress: Progress | None = None
 ) -> Path:
-    """Fetch the file at `path`; returns where it lies: `target`, by default (or in that folder) under the service's own name.
+    """Fetch the file at `path`; returns where it lies: `target`, or in that folder (by default the current one) under the
+    service's own name.
 
     What came lies in a file beside it that is named for its digest, so a download that was broken, even by this
     process's end, goes on where it was. Raises FewbytesError (DIGEST_MISMATCH: nothing was kept), OSError.
     """
-    head = connection.request("HEAD", path)
+    head = _head(connection, path)
     sha256, total = _digest(head), _total(head)
     target = _place(head, target)
     part = target.with_name(f".{target.name}.{sha256[:16]}.part")
     tell = on_progress or (lambda done, total: None)
-    without_gain, patience = 0, connection.patience()
     with part.open("ab") as file:
-        while (done := file.tell()) < total:
-            tell(done, total)
-            try:
-                _fetch(connection, path, file.write, done, sha256, lambda more, at=done: tell(at + more, total))  # type: ignore[misc]
-                trouble = None
-            except httpx.TransportError as error:
-                trouble = unreachable(connection.url, error)
-            except FewbytesError as error:
-                if error.status not in (429, 503):
-                    raise
-                trouble = error
-            file.flush()
-            if file.tell() > done:
-                without_gain, patience = 0, connection.patience()
-            elif trouble is not None:
-                without_gain += 1
-                if without_gain >= WITHOUT_GAIN:
-                    raise trouble
-                patience.wait(trouble)
+        _fill(connection, path, file, total, sha256, tell)
         os.fsync(file.fileno())
     tell(total, total)
     _verify(part, sha256, path)
@@ -61,24 +43,55 @@ def download(
     return target
 
 
+def _head(connection: Connection, path: str) -> httpx.Response:
+    """The answer to HEAD. Why there is none is only in the body of the answer to GET."""
+    try:
+        return connection.request("HEAD", path)
+    except FewbytesError as error:
+        if error.status is not None and error.status >= 400:
+            with connection.stream(path):
+                pass
+        raise
+
+
+def _fill(connection: Connection, path: str, file: BinaryIO, total: int, sha256: str, tell: Progress) -> None:
+    """Fetch what the file lacks, as often as the line breaks; raises FewbytesError once nothing gets through."""
+    without_gain, patience = 0, connection.patience()
+    while (done := file.tell()) < total:
+        tell(done, total)
+        trouble = _fetch(connection, path, file, total, sha256, tell)
+        file.flush()
+        if file.tell() > done:
+            without_gain, patience = 0, connection.patience()
+            continue
+        without_gain += 1
+        if without_gain >= WITHOUT_GAIN:
+            raise trouble
+        patience.wait(trouble)
+
+
 def _fetch(
-    connection: Connection,
-    path: str,
-    write: Callable[[bytes], object],
-    start: int,
-    sha256: str,
-    tell: Callable[[int], None],
-) -> None:
-    """The bytes from `start` on."""
-    headers = {"Range": f"bytes={start}-", "If-Range": f'"{sha256}"'} if start else {}
-    with connection.stream(path, headers=headers) as answer:
-        if answer.status_code != (206 if start else 200):
-            raise unexpected(answer, f"bytes from {start} on were asked for")
-        count = 0
-        for block in answer.iter_bytes(BLOCK_BYTES):
-            write(block)
-            count += len(block)
-            tell(count)
+    connection: Connection, path: str, file: BinaryIO, total: int, sha256: str, tell: Progress
+) -> FewbytesError:
+    """Append what comes in one answer; returns what a caller who got nothing should be told."""
+    start = file.tell()
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": f'"{sha256}"'}
+    try:
+        with connection.stream(path, headers=headers) as answer:
+            if answer.status_code != (206 if start else 200):
+                raise unexpected(answer, f"bytes from {start} on were asked for")
+            for block in answer.iter_raw():
+                file.write(block)
+                tell(file.tell(), total)
+            return unexpected(answer, f"nothing came from byte {start} on")
+    except httpx.TransportError as error:
+        return unreachable(connection.url, error)
+    except FewbytesError as error:
+        if error.status in (429, 503):
+            return error
+        raise
 
 
 def _verify(part: Path, sha256: str, path: str) -> None:

@@ -8,8 +8,8 @@ import httpx
 class FewbytesError(Exception):
     """A problem that the service answered (RFC 9457), or one of reaching it.
 
-    `status` is the answer's, null where there was none. `code` is stable: match on it. `detail` names the value, the rule and
-    the way out. `errors` point into what was sent: `{"pointer": "/steps/0/alpha", "code": …, "detail": …, "hint": …}`.
+    `status` is the answer's, null where there was none. `code` is stable: match on it. `detail` names the value, the rule
+    and the way out. `errors` point into what was sent: `{"pointer": "/steps/0/alpha", "code": …, "detail": …, "hint": …}`.
     `retryable`: the same request may succeed later. `headers`: of the answer.
 
     Codes of the client's own: UNREACHABLE, UNEXPECTED_ANSWER, WAIT_TIMEOUT, DIGEST_MISMATCH, NO_SUCH_NAME, AMBIGUOUS_NAME.
@@ -40,8 +40,8 @@ def unreachable(url: str, error: httpx.TransportError) -> FewbytesError:
     """Nobody answers there, or the line broke and stayed broken."""
     why = str(error) or type(error).__name__
     detail = (
-        f"{url} does not answer ({why}). Start the service with `fewbytes up`, or give another address: --url, FEWBYTES_URL, "
-        "Client(url)."
+        f"{url} does not answer ({why}). Start the service with `fewbytes up`, or give another address: --url, "
+        "FEWBYTES_URL, Client(url)."
     )
     return FewbytesError("UNREACHABLE", detail, retryable=True)
 
@@ -49,8 +49,8 @@ def unreachable(url: str, error: httpx.TransportError) -> FewbytesError:
 def unexpected(answer: httpx.Response, what: str) -> FewbytesError:
     """An answer that no fewbytes gives, or one of another version."""
     detail = (
-        f"{answer.request.method} {answer.request.url} was answered with {answer.status_code}, but {what}. Is it the address "
-        "of a fewbytes service, of this client's version or a newer one?"
+        f"{answer.request.method} {answer.request.url} was answered with {answer.status_code}, but {what}. Is it the "
+        "address of a fewbytes service, of this client's version or a newer one?"
     )
     return FewbytesError("UNEXPECTED_ANSWER", detail, status=answer.status_code, headers=answer.headers)
 

@@ -56,5 +56,7 @@ def parse(lines: Iterable[str]) -> Iterator[EventView]:
             continue
         if "id" in fields and "data" in fields:
             data = json.loads(fields["data"])
-            yield EventView(seq=int(fields["id"]), at=data.pop("at"), type=fields.get("event", "message"), data=data)
+            yield EventView(
+                seq=int(fields["id"]), at=data.pop("at"), type=fields.get("event", "message"), data=data
+            )
         fields = {}

@@ -82,9 +82,7 @@ class Files:
     @operation("GET /v1/files")
     def list(self, *, page_size: int | None = None, page_token: str | None = None) -> Page[FileView]:
         """A page, the newest first."""
-        return self._connection.get(
-            Page[FileView], "/v1/files", page_size=page_size, page_token=page_token
-        )
+        return self._connection.get(Page[FileView], "/v1/files", page_size=page_size, page_token=page_token)
 
     def all(self) -> Iterator[FileView]:
         return walk(lambda token: self.list(page_size=LARGEST_PAGE, page_token=token))
@@ -150,7 +148,8 @@ class Uploads:
         total, start = upload.size_bytes, upload.offset
         if os.path.getsize(path) != total:
             raise FewbytesError(
-                "OTHER_FILE", f"{path} has {os.path.getsize(path)} bytes, and {upload.id} was begun for one of {total}."
+                "OTHER_FILE",
+                f"{path} has {os.path.getsize(path)} bytes, and {upload.id} was begun for one of {total}.",
             )
         headers = {
             "Content-Length": str(total - start),

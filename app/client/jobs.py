@@ -165,4 +165,3 @@ class Jobs:
     def delete(self, job_id: str) -> None:
         """Delete one that has ended, with its artifacts."""
         self._connection.delete(f"/v1/jobs/{job_id}")
-

@@ -38,7 +38,8 @@ class Names:
             raise FewbytesError("NO_SUCH_NAME", detail)
         ids = ", ".join(row.id for row in found)
         raise FewbytesError(
-            "AMBIGUOUS_NAME", f"{len(found)} {word}s are named {text!r}: {ids}. Give the id of the one you mean."
+            "AMBIGUOUS_NAME",
+            f"{len(found)} {word}s are named {text!r}: {ids}. Give the id of the one you mean.",
         )
 
     def _all(self, kind: Kind) -> list[TeacherView | DatasetView]:

@@ -46,7 +46,9 @@ class Catalogue:
         """One with its layer table, which is null until a worker has built the network: ask again then."""
         params = {"num_classes": num_classes, "image_size": image_size}
         params |= {f"option.{option}": value for option, value in (options or {}).items()}
-        answer = self._connection.request("GET", f"/v1/architectures/{quote(name)}", params=params, wait=120.0)
+        answer = self._connection.request(
+            "GET", f"/v1/architectures/{quote(name)}", params=params, wait=120.0
+        )
         return parsed(ArchitectureView, answer)
 
     @operation("GET /v1/steps")

@@ -72,8 +72,8 @@ def _json_number(text: str) -> float:
 
 
 class _Loader(yaml.BaseLoader):
-    """Nodes only, whose tags say what they are in YAML's core schema (1.2) and in JSON: 1e-3 is a number, `no` and 2026-01-31
-    are text, 010 is not octal."""
+    """Nodes only, whose tags say what they are in YAML's core schema (1.2) and in JSON: 1e-3 is a number, `no` and
+    2026-01-31 are text, 010 is not octal."""
 
 
 for _tag, _pattern, _first in (
@@ -213,7 +213,9 @@ def _with(value: Any, parts: list[str], new: Any, assignment: str) -> Any:
     part, rest = parts[0], parts[1:]
     if isinstance(value, list):
         if not part.isdecimal() or int(part) >= len(value):
-            raise SpecError(f"--set {assignment!r}: {part!r} is none of its {len(value)} places (0 is the first).")
+            raise SpecError(
+                f"--set {assignment!r}: {part!r} is none of its {len(value)} places (0 is the first)."
+            )
         place = int(part)
         return [*value[:place], _with(value[place], rest, new, assignment), *value[place + 1 :]]
     if not isinstance(value, dict) or (rest and part not in value):

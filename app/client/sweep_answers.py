@@ -6,7 +6,7 @@ from app.client.answers import Answer
 
 
 class SweepCounts(Answer):
-    """Of its jobs, shared stages apart. `infeasible`: what was asked cannot be, such as a budget below the smallest network."""
+    """Of its jobs, shared stages apart. `infeasible`: what was asked cannot be, as a budget below the smallest network."""
 
     queued: int
     running: int

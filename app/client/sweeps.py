@@ -34,15 +34,15 @@ class Sweeps:
 
     # ---- begin
 
-    @operation("POST /v1/sweeps", sets=("validate_only", "Prefer"))
+    @operation("POST /v1/sweeps", sets=("validate_only",))
     def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> SweepView:
-        """Queue all its jobs. `spec`: a job with axes, or a preset with teachers and data. A line that breaks meanwhile makes
-        no second sweep: the request carries a key of its own, unless one is given."""
+        """Queue all its jobs. `spec`: a job with axes, or a preset with teachers and data. A line that breaks
+        meanwhile makes no second sweep: the request carries a key of its own, unless one is given."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         answer = self._connection.request("POST", "/v1/sweeps", json=spec, headers=headers, repeatable=True)
         return parsed(SweepView, answer)
 
-    @operation("POST /v1/sweeps", sets=("validate_only", "Idempotency-Key", "Prefer"))
+    @operation("POST /v1/sweeps", sets=("validate_only", "Idempotency-Key"))
     def validate(self, spec: Mapping[str, Any]) -> SweepPlanView:
         """The sweep as it would run; nothing is stored. Raises FewbytesError with what is wrong."""
         params = {"validate_only": True}
@@ -198,7 +198,14 @@ class Comparisons:
         return parsed(ComparisonView, self._connection.request("GET", "/v1/compare", params=params))
 
     @operation("GET /v1/compare", sets=("Accept",))
-    def compare_file(self, job: Sequence[str], *, rows: Kind = "answers", metric: str | None = None, format: FileFormat = "csv") -> bytes:
+    def compare_file(
+        self,
+        job: Sequence[str],
+        *,
+        rows: Kind = "answers",
+        metric: str | None = None,
+        format: FileFormat = "csv",
+    ) -> bytes:
         """The same as CSV or Parquet."""
         params = {"job": [*job], "rows": rows, "metric": metric, "format": format}
         return self._connection.request("GET", "/v1/compare", params=params).content

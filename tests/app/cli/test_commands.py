@@ -25,7 +25,9 @@ finally:
 
 def loaded(*arguments: str) -> set[str]:
     """The packages in a fresh process after the command."""
-    done = subprocess.run([sys.executable, "-c", _PROBE, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *arguments], capture_output=True, text=True, check=False
+    )
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 

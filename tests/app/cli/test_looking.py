@@ -13,8 +13,13 @@ from tests.app.cli.conftest import Fewbytes
 from tests.app.conftest import Service
 
 STAGE: dict[str, Any] = {
-    **{"step": 1, "method": "distill", "size_bytes": 242_900, "parameters": 120_859, "macs": 41_888_768},
-    **{"splits": {"val": {"accuracy": 0.875}, "test": {"accuracy": 1.0, "leaked": True}}, "latency_ms": None},
+    "step": 1,
+    "method": "distill",
+    "size_bytes": 242_900,
+    "parameters": 120_859,
+    "macs": 41_888_768,
+    "splits": {"val": {"accuracy": 0.875}, "test": {"accuracy": 1.0, "leaked": True}},
+    "latency_ms": None,
 }
 
 
@@ -115,7 +120,10 @@ def test_what_cannot_be_is_said(fewbytes: Fewbytes, arguments: tuple[str, ...], 
 
 def test_jobs_are_listed_the_newest_first(fewbytes: Fewbytes, job_id: str, sqlite_service: Service) -> None:
     other = sqlite_service.job(name="later")
-    assert [line for line in fewbytes("list", "-q").stdout.split() if line.startswith("job_")] == [other, job_id]
+    assert [line for line in fewbytes("list", "-q").stdout.split() if line.startswith("job_")] == [
+        other,
+        job_id,
+    ]
     shown = fewbytes("list").stdout
     assert "later" in shown
     assert "mine" in shown
@@ -161,7 +169,9 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(fewbytes: Fewbytes, sqlit
 # ---- upload
 
 
-def test_a_file_is_uploaded_and_registered(fewbytes: Fewbytes, sqlite_service: Service, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_and_registered(
+    fewbytes: Fewbytes, sqlite_service: Service, tmp_path: Path
+) -> None:
     photos, teacher, fields = (tmp_path / name for name in ("photos.zip", "net.pt", "net.json"))
     photos.write_bytes(b"photos")
     teacher.write_bytes(b"weights")
@@ -172,7 +182,18 @@ def test_a_file_is_uploaded_and_registered(fewbytes: Fewbytes, sqlite_service: S
     assert "2 classes; train 4, val 4, test 4" in done.stdout
     assert sqlite_service.client.get(f"/v1/datasets/{dataset}").json()["spec"]["layout"] == "flat"
     done = fewbytes(
-        *("upload", teacher, "--as", "teacher", "--name", "big", "--architecture", "student_net", "--spec", fields),
+        *(
+            "upload",
+            teacher,
+            "--as",
+            "teacher",
+            "--name",
+            "big",
+            "--architecture",
+            "student_net",
+            "--spec",
+            fields,
+        ),
         *("--set", "preprocessing.resize=64", "--set", "preprocessing.crop=64", "-q"),
     )
     assert done.exit_code == 0, done.stderr
@@ -189,7 +210,9 @@ def test_a_file_alone_is_uploaded(fewbytes: Fewbytes, sqlite_service: Service, t
     assert sqlite_service.client.get("/v1/files/b.bin").json()["size_bytes"] == 5
 
 
-def test_what_is_wrong_with_a_file_is_said(fewbytes: Fewbytes, sqlite_service: Service, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_file_is_said(
+    fewbytes: Fewbytes, sqlite_service: Service, tmp_path: Path
+) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(b"bytes")
     sqlite_service.worker.answers["teacher"] = lambda spec: Problem(422, "NOT_A_CHECKPOINT", "It is none.")

@@ -60,7 +60,9 @@ def test_json_and_standard_input_are_the_same(fewbytes: Fewbytes, spec: Path, tm
 
 
 def test_single_fields_are_set(fewbytes: Fewbytes, spec: Path) -> None:
-    done = fewbytes("submit", spec, "-q", "--set", "steps.0.alpha=0.5", "--set", "name=other", "--set", "seed=3")
+    done = fewbytes(
+        "submit", spec, "-q", "--set", "steps.0.alpha=0.5", "--set", "name=other", "--set", "seed=3"
+    )
     job = stored(done.stdout.strip())
     assert (job.name, job.spec["seed"], job.spec["steps"][0]["alpha"]) == ("other", 3, 0.5)
 
@@ -93,7 +95,7 @@ def test_once_is_once(fewbytes: Fewbytes, spec: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("steps: [", (), "line 2, column 1: not YAML"),
+        ("steps: [", (), "job.yaml: line 1, column 9: not YAML"),
         ("{}", (), "INVALID_SPEC"),
         ("teachers: [huge]\ndataset: food\nsteps: []", (), "NO_SUCH_NAME: There is no teacher 'huge'"),
         ("steps: [{method: distil}]", (), "There is no such method"),
@@ -138,7 +140,7 @@ def test_without_a_service_it_says_how_to_start_one(fewbytes: Fewbytes, spec: Pa
     assert "fewbytes up" in refused.stderr
 
 
-def test_a_key_is_sent(fewbytes: Fewbytes, spec: Path, sqlite_service: Service) -> None:
+def test_a_key_is_sent(fewbytes: Fewbytes, sqlite_service: Service) -> None:
     key = sqlite_service.key_of("default", "write")
     refused = fewbytes("list")
     assert refused.exit_code == 2
@@ -167,8 +169,13 @@ class Trainer:
     def _train(self, job_id: str) -> None:
         claim = self.service.worker.claim(job_id)
         stage = {
-            **{"step": 1, "method": "distill", "size_bytes": 242_900, "parameters": 120_859, "macs": 41_888_768},
-            **{"splits": {"val": {"accuracy": 0.875, "loss": 0.3}}, "latency_ms": {"median": 4.25}},
+            "step": 1,
+            "method": "distill",
+            "size_bytes": 242_900,
+            "parameters": 120_859,
+            "macs": 41_888_768,
+            "splits": {"val": {"accuracy": 0.875, "loss": 0.3}},
+            "latency_ms": {"median": 4.25},
         }
         with transaction() as session:
             jobs.record(session, claim, phase="step 1 of 1: distill", events=[("stage", stage)])
@@ -192,12 +199,25 @@ def test_watching_ends_with_the_job_and_its_stages(
     assert any(line.endswith("running: step 1 of 1: distill") for line in lines)
     assert any("step 1 distill done: val accuracy 87.5 %, bytes 242,900" in line for line in lines)
     assert any(line.endswith("(mine) succeeded") for line in lines)
-    assert lines[-1].split() == ["1", "distill", "–", "87.5", "%", "242,900", "120,859", "41,888,768", "4.25", "ms"]
+    assert lines[-1].split() == [
+        "1",
+        "distill",
+        "-",
+        "87.5",
+        "%",
+        "242,900",
+        "120,859",
+        "41,888,768",
+        "4.25",
+        "ms",
+    ]
     assert "fewbytes get job_" in done.stderr
 
 
 def test_a_failed_job_fails_the_command(fewbytes: Fewbytes, spec: Path, sqlite_service: Service) -> None:
-    trainer = Trainer(sqlite_service, Problem(422, "BUDGET_TOO_SMALL", "It cannot be so small.", retryable=True))
+    trainer = Trainer(
+        sqlite_service, Problem(422, "BUDGET_TOO_SMALL", "It cannot be so small.", retryable=True)
+    )
     done = fewbytes("submit", spec, "--watch")
     trainer.thread.join()
     assert done.exit_code == 1
@@ -205,7 +225,9 @@ def test_a_failed_job_fails_the_command(fewbytes: Fewbytes, spec: Path, sqlite_s
     assert "fewbytes retry job_" in done.stderr
 
 
-def test_quietly_watching_prints_the_id_alone(fewbytes: Fewbytes, spec: Path, sqlite_service: Service) -> None:
+def test_quietly_watching_prints_the_id_alone(
+    fewbytes: Fewbytes, spec: Path, sqlite_service: Service
+) -> None:
     trainer = Trainer(sqlite_service, None)
     done = fewbytes("submit", spec, "--watch", "--quiet")
     trainer.thread.join()

@@ -110,14 +110,18 @@ def test_presets_are_shown(fewbytes: Fewbytes, spec: Path) -> None:
 
 
 def test_a_preset_is_written_out_to_be_edited(fewbytes: Fewbytes, spec: Path, tmp_path: Path) -> None:
-    written = fewbytes("presets", "alpha", "--json", "--teacher", "big", "--dataset", "food", "--option", "seeds=1")
+    written = fewbytes(
+        "presets", "alpha", "--json", "--teacher", "big", "--dataset", "food", "--option", "seeds=1"
+    )
     assert written.exit_code == 0, written.stderr
     path = tmp_path / "alpha.json"
     path.write_text(written.stdout)
     assert fewbytes("sweep", path, "-q", "--set", "job.steps.0.epochs=1").exit_code == 0
 
 
-def test_a_job_spec_is_no_sweep_and_the_other_way_round(fewbytes: Fewbytes, spec: Path, tmp_path: Path) -> None:
+def test_a_job_spec_is_no_sweep_and_the_other_way_round(
+    fewbytes: Fewbytes, spec: Path, tmp_path: Path
+) -> None:
     refused = fewbytes("submit", spec)
     assert refused.exit_code == 2
     assert "fewbytes sweep takes it" in refused.stderr

@@ -12,11 +12,22 @@ from app.client import Client, FewbytesError
 from app.client import connection as connections
 
 JOB = {
-    **{"id": "job_a", "kind": "compress", "name": None, "labels": {}, "state": "succeeded", "paused": False},
-    **{"passed": None, "phase": None, "progress": None, "error": None, "version": 1, "created_at": "now"},
-    **{"started_at": None, "finished_at": None, "links": {}, "queue": None, "attempts": [], "spec": {}},
-    **{"result_key": None, "result": None},
-}
+    "id": "job_a",
+    "kind": "compress",
+    "labels": {},
+    "state": "succeeded",
+    "paused": False,
+    "version": 1,
+    "created_at": "now",
+    "links": {},
+    "attempts": [],
+    "spec": {},
+} | dict.fromkeys(
+    [
+        *("name", "passed", "sweep_id", "point", "phase", "progress", "error", "started_at", "finished_at"),
+        *("after_job_id", "begun_steps", "queue", "result_key", "result"),
+    ]
+)
 BUSY = {"code": "RATE_LIMITED", "detail": "Too many.", "retryable": True, "errors": [], "request_id": "req_1"}
 
 Answer = httpx.Response | Exception
@@ -38,7 +49,9 @@ class Script(httpx.BaseTransport):
 
 
 def problem(status: int, **headers: str) -> httpx.Response:
-    return httpx.Response(status, json=BUSY, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return httpx.Response(
+        status, json=BUSY, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def ok() -> httpx.Response:
@@ -77,7 +90,12 @@ def test_a_problem_is_an_exception_with_all_that_it_says(monkeypatch: pytest.Mon
     with pytest.raises(FewbytesError, match="INVALID_SPEC: Too many") as caught:
         run.client.jobs.get("job_a")
     error = caught.value
-    assert (error.status, error.code, error.detail, error.retryable) == (422, "INVALID_SPEC", "Too many.", True)
+    assert (error.status, error.code, error.detail, error.retryable) == (
+        422,
+        "INVALID_SPEC",
+        "Too many.",
+        True,
+    )
     assert error.errors == body["errors"]
     assert error.request_id == "req_1"
     assert run.num_asked == 1
@@ -131,7 +149,9 @@ Ask = Callable[[Client], object]
     ],
     ids=["get", "submit", "cancel", "retry", "delete"],
 )
-@pytest.mark.parametrize("trouble", [problem(503), httpx.ReadError("broken"), httpx.ReadTimeout("late")], ids=str)
+@pytest.mark.parametrize(
+    "trouble", [problem(503), httpx.ReadError("broken"), httpx.ReadTimeout("late")], ids=str
+)
 def test_only_what_does_no_harm_is_repeated(
     monkeypatch: pytest.MonkeyPatch, ask: Ask, is_repeated: bool, trouble: Answer
 ) -> None:
@@ -164,7 +184,7 @@ def test_a_refused_request_was_not_looked_at(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_address_that_never_answered_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, httpx.ConnectError("refused"))
-    with pytest.raises(FewbytesError, match="UNREACHABLE.*fewbytes up.*FEWBYTES_URL"):
+    with pytest.raises(FewbytesError, match=r"UNREACHABLE.*fewbytes up.*FEWBYTES_URL"):
         run.client.jobs.get("job_a")
     assert (run.num_asked, run.slept) == (1, [])
 

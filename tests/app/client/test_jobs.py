@@ -65,7 +65,7 @@ def test_waiting_ends_with_the_job(client: Client, sqlite_service: Service) -> N
 
 def test_waiting_may_have_an_end_of_its_own(client: Client, sqlite_service: Service) -> None:
     began = time.monotonic()
-    with pytest.raises(FewbytesError, match="WAIT_TIMEOUT.*queued after 0.5 seconds"):
+    with pytest.raises(FewbytesError, match=r"WAIT_TIMEOUT.*queued after 0.5 seconds"):
         client.jobs.wait(sqlite_service.job(), timeout=0.5)
     assert time.monotonic() - began < 5
 
@@ -140,7 +140,14 @@ def test_the_lines_of_a_stream() -> None:
 def test_metrics_and_failures(client: Client, sqlite_service: Service) -> None:
     job_id = sqlite_service.job()
     claim = sqlite_service.worker.claim(job_id)
-    metric: dict[str, Any] = {"step": 1, "epoch": 2, "split": "val", "name": "accuracy", "value": 0.5, "unit": "1"}
+    metric: dict[str, Any] = {
+        "step": 1,
+        "epoch": 2,
+        "split": "val",
+        "name": "accuracy",
+        "value": 0.5,
+        "unit": "1",
+    }
     with transaction() as session:
         jobs.record(session, claim, metrics=[metric])
         jobs.fail(session, claim, Problem(422, "TOO_SMALL", "It cannot be."))

@@ -66,13 +66,11 @@ def test_a_name_that_two_have_is_refused_with_both_ids(
 
 
 def test_a_name_that_nobody_has_is_refused(client: Client, ids: dict[str, str]) -> None:
-    with pytest.raises(FewbytesError, match="NO_SUCH_NAME.*fewbytes list datasets"):
+    with pytest.raises(FewbytesError, match=r"NO_SUCH_NAME.*fewbytes list datasets"):
         Names(client).id_of("dataset", "big")
 
 
-def test_what_was_refused_does_not_count_beside_what_was_not(
-    client: Client, sqlite_service: Service
-) -> None:
+def test_what_was_refused_does_not_count_beside_what_was_not(client: Client, sqlite_service: Service) -> None:
     """Somebody tried, failed, and tried again under the same name."""
     from app.errors import Problem
 
@@ -89,7 +87,9 @@ def test_what_was_refused_does_not_count_beside_what_was_not(
     assert Names(client).id_of("teacher", "net") == ready.id
 
 
-@pytest.mark.parametrize("spec", [None, 5, [], {"teachers": 5, "dataset": None}, {"job": 1, "axes": [1, {"zip": 3}]}])
+@pytest.mark.parametrize(
+    "spec", [None, 5, [], {"teachers": 5, "dataset": None}, {"job": 1, "axes": [1, {"zip": 3}]}]
+)
 def test_what_is_no_spec_is_left_to_the_service(client: Client, spec: Any) -> None:
     assert Names(client).in_job(spec) == spec
     assert Names(client).in_sweep(spec) == spec

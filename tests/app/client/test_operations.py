@@ -1,4 +1,4 @@
-"""The client against the service's own OpenAPI: no operation without a method, no parameter and no field that only one has."""
+"""The client against the service's own OpenAPI: no operation without a method, no parameter or field that only one has."""
 
 import inspect
 import typing
@@ -30,7 +30,7 @@ def documented() -> dict[str, dict[str, Any]]:
 
 OPENAPI = create_app(Settings(BROKER_URL="")).openapi()
 DOCUMENTED = documented()
-METHODS = [(name, asked) for name, several in OPERATIONS.items() for asked in several]
+METHODS = [(name, asked) for name in sorted(DOCUMENTED) for asked in OPERATIONS.get(name, [])]
 
 
 def in_python(name: str) -> str:
@@ -55,7 +55,7 @@ def test_every_operation_has_a_method() -> None:
     assert set(DOCUMENTED) == set(OPERATIONS) | set(NOT_FOR_PROGRAMS)
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS])
+@pytest.mark.parametrize("name", sorted({name for name, _ in METHODS}))
 def test_every_documented_parameter_can_be_given(name: str) -> None:
     """By one of the operation's methods, or the method gives it itself and says so."""
     given = {parameter for asked in OPERATIONS[name] for parameter in own_parameters(asked)}

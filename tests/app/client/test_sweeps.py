@@ -27,7 +27,9 @@ def finish_all(service: Service, sweep_id: str) -> list[str]:
     with reading() as session:
         waiting = list(
             session.scalars(
-                select(Job.id).where(Job.sweep_id == sweep_id, Job.state == "queued").order_by(Job.created_at, Job.id)
+                select(Job.id)
+                .where(Job.sweep_id == sweep_id, Job.state == "queued")
+                .order_by(Job.created_at, Job.id)
             )
         )
     for job_id in waiting:
@@ -35,7 +37,9 @@ def finish_all(service: Service, sweep_id: str) -> list[str]:
     return waiting
 
 
-def test_a_sweep_is_submitted_watched_and_read(client: Client, sqlite_service: Service, spec: dict[str, Any]) -> None:
+def test_a_sweep_is_submitted_watched_and_read(
+    client: Client, sqlite_service: Service, spec: dict[str, Any]
+) -> None:
     sweep = client.sweeps.submit(spec)
     assert (sweep.state, sweep.counts.queued, sweep.name) == ("queued", 4, "alphas")
     assert [found.id for found in client.sweeps.all(labels={"team": "a"})] == [sweep.id]
@@ -48,7 +52,12 @@ def test_a_sweep_is_submitted_watched_and_read(client: Client, sqlite_service: S
     assert (done.state, done.counts.succeeded) == ("succeeded", 4)
     table = client.sweeps.table(sweep.id)
     assert [(row["alpha"], row["seed"]) for row in table.rows] == [(0, 0), (0, 1), (0.5, 0), (0.5, 1)]
-    assert client.sweeps.table_file(sweep.id).decode().splitlines()[0].startswith("job_id,point,alpha,seed,state")
+    assert (
+        client.sweeps.table_file(sweep.id)
+        .decode()
+        .splitlines()[0]
+        .startswith("job_id,point,alpha,seed,state")
+    )
     assert client.sweeps.table_file(sweep.id, format="parquet")[:4] == b"PAR1"
     assert client.sweeps.summary(sweep.id).metric in ("test_accuracy", "val_accuracy")
     assert client.sweeps.pareto(sweep.id, x="parameters", y="val_accuracy").x.name == "parameters"
@@ -99,7 +108,9 @@ def test_presets_are_shown_and_written_out(client: Client, sqlite_service: Servi
     presets = {preset.name: preset for preset in client.presets.list().items}
     assert presets["alpha"].teachers.min == 1
     teacher, dataset = sqlite_service.teacher(), sqlite_service.dataset()
-    spec = client.presets.spec("alpha", teachers=[teacher], dataset=dataset, options={"epochs": 2, "seeds": 1})
+    spec = client.presets.spec(
+        "alpha", teachers=[teacher], dataset=dataset, options={"epochs": 2, "seeds": 1}
+    )
     assert spec["job"]["teachers"] == [teacher]
     assert spec["job"]["dataset"] == dataset
     assert spec["job"]["steps"][0]["epochs"] == 2
