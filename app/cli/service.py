@@ -1,4 +1,4 @@
-"""The command `fewbytes`."""
+"""The commands that run the service: `fewbytes up`, `api`, `worker`, `migrate`."""
 
 import logging
 import os
@@ -10,19 +10,12 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import cli_storage
-from app.cli_tenants import keys_app, tenants_app
+from app.cli.terminal import refuse
 from app.door import CannotStartError, refuse_open_door
 from app.parent import end_with_stdin
 from app.settings import settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-
-
-app.add_typer(keys_app, name="keys")
-app.add_typer(tenants_app, name="tenants")
-app.command()(cli_storage.collect)
-app.command()(cli_storage.verify)
+app = typer.Typer()
 
 
 @app.command()
@@ -44,7 +37,7 @@ def up(
             workers=workers,
         )
     except CannotStartError as error:
-        _refuse(str(error))
+        refuse(str(error))
 
 
 @app.command()
@@ -69,7 +62,7 @@ def api(
             refuse_open_door(host or config.host, config)
         start.refuse_hopeless()
     except CannotStartError as error:
-        _refuse(str(error))
+        refuse(str(error))
     server.allow_many_files()
     running = uvicorn.Server(
         server.config(
@@ -112,22 +105,9 @@ def migrate_database(
     try:
         migrate.upgrade(settings().resolved_database_url, patience_seconds=patience)
     except migrate.CannotMigrateError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except (SQLAlchemyError, OSError) as error:
         found = outage.explain(error)
         if found is None:
             raise
-        _refuse(found.sentence)
-
-
-def _refuse(message: str) -> None:
-    print(f"fewbytes: {message}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()
+        refuse(found.sentence)
