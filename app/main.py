@@ -17,6 +17,7 @@ from app.api import (
     files,
     jobs,
     openapi,
+    page,
     problems,
     service,
     teachers,
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         service,
         administration,
         documentation,
+        page,
     ):
         app.include_router(router.router)
     problems.install(app)
