@@ -103,20 +103,17 @@ function costWords(cost) {
 }
 
 /** What the service says it would do: how many jobs, what they share, and each point. */
-function planOf(plan) {
-  const children = plan.children ?? [];
-  const axes = [...new Set(children.flatMap((child) => Object.keys(child.params ?? {})))];
-  const number = plan.num_jobs ?? plan.jobs ?? children.length;
-  const stages = plan.shared?.stage_jobs ?? plan.stage_jobs;
+function planOf({ num_jobs, children, stages, estimated_macs, warnings }) {
+  const axes = [...new Set(children.flatMap((child) => Object.keys(child.params)))];
   return [
-    h("p", {}, `${plural(number, "job")}${plan.estimated_macs ? `, ${short(plan.estimated_macs)} multiply-adds in all` : ""}.`),
-    stages > 0 && h("p", {}, `${plural(stages, "stage")} that they have in common ${stages === 1 ? "is" : "are"} trained once.`),
-    plan.warnings?.length > 0 && h("div", { class: "callout warn" }, h("ul", {}, plan.warnings.map((warning) => h("li", {}, warning)))),
-    children.length > 0 && table("Points of the grid", [
-      { label: "Point", cell: (child) => child.point ?? "" },
-      ...axes.map((axis) => ({ label: axis, cell: (child) => textOf(child.params?.[axis]) })),
-      { label: "Seed", number: true, cell: (child) => child.seed ?? "" },
-      { label: "Fits", cell: (child) => (child.problem ?? child.error ? h("span", { title: (child.problem ?? child.error).detail }, (child.problem ?? child.error).code) : "yes") },
+    h("p", {}, `${plural(num_jobs, "job")}, ${estimated_macs === null ? "and only doing them tells what they cost" : `${short(estimated_macs)} multiply-adds in all`}.`),
+    stages.length > 0 && h("p", {}, "Trained once for several: ", stages.map((stage) => `${stage.methods.join(", ")} (seed ${stage.seed}, for ${plural(stage.served, "job")})`).join("; "), "."),
+    warnings.length > 0 && h("div", { class: "callout warn" }, h("ul", {}, warnings.map((warning) => h("li", {}, warning)))),
+    table("Points of the grid", [
+      { label: "Point", cell: (child) => child.point },
+      ...axes.map((axis) => ({ label: axis, cell: (child) => textOf(child.params[axis]) })),
+      { label: "Seed", number: true, cell: (child) => child.seed },
+      { label: "Fits", cell: (child) => (child.error ? [h("code", {}, child.error.code), ` ${child.error.detail}`] : "yes") },
     ], children.slice(0, MOST_SHOWN)),
     children.length > MOST_SHOWN && h("p", { class: "quiet" }, `and ${children.length - MOST_SHOWN} more`),
   ];
