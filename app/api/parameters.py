@@ -91,6 +91,30 @@ def values_of_family(request: Request, prefix: str) -> dict[str, str]:
     return values
 
 
+_LABEL = "[A-Za-z0-9_.-]{1,63}"
+
+
+def label_family(description: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads `labels_of`."""
+    return family("label.", _LABEL, description)
+
+
+def labels_of(request: Request) -> dict[str, str]:
+    """Every `label.KEY=VALUE`. Problem 422 where one cannot be a label."""
+    labels = values_of_family(request, "label.")
+    for key, value in labels.items():
+        if not re.fullmatch(_LABEL, key) or len(value) > 200 or "\x00" in value:
+            raise Problem(
+                422, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
+            )
+    return labels
+
+
+def etags_of(header: str) -> set[str]:
+    """What an If-None-Match names."""
+    return {tag.strip().removeprefix("W/") for tag in header.split(",")}
+
+
 def _invalid(parameter: str, detail: str) -> Problem:
     errors = [{"parameter": parameter, "code": "INVALID_PARAMETER", "detail": detail}]
     return Problem(422, "INVALID_PARAMETER", f"{parameter}: {detail}", errors=errors)
