@@ -69,10 +69,9 @@ function differenceCell(found, metric) {
 }
 
 function trendsOf({ trends }) {
-  const known = (trends ?? []).filter((trend) => (trend.correlation?.rho ?? trend.rho) !== null && (trend.correlation ?? trend).rho !== undefined);
-  return known.map((trend) => {
-    const { rho, p } = trend.correlation ?? trend;
-    return h("p", {}, `Along ${trend.axis}: rank correlation ${decimal(rho)}${p === null ? "" : `, p ${decimal(p)}`}.`);
+  return trends.filter((trend) => trend.rho !== null).map(({ axis, within, rho, p }) => {
+    const where = Object.entries(within).map(([name, value]) => `${name} ${value}`).join(", ");
+    return h("p", {}, `Along ${axis}${where && ` at ${where}`}: rank correlation ${decimal(rho)}${p === null ? "" : `, p ${decimal(p)}`}.`);
   });
 }
 

@@ -150,7 +150,8 @@ class JobPage {
         Object.entries(job.labels).map(([name, value]) => h("a", { class: "label", href: `#/jobs?${new URLSearchParams({ label: `${name}=${value}` })}` }, `${name}=${value}`))),
       h("div", { class: "row actions" }, this.actions()),
       facts([["Id", h("code", {}, job.id)], ["Submitted", when(job.created_at)], ["Started", job.started_at && when(job.started_at)],
-        ["Ended", job.finished_at && when(job.finished_at)], ["Took", took]]),
+        ["Ended", job.finished_at && when(job.finished_at)], ["Took", took],
+        ["Begins with", job.after_job_id && [plural(job.begun_steps, "step"), " of ", h("a", { href: `#/jobs/${job.after_job_id}` }, "a job that several share")]]]),
     ];
   }
 
