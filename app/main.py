@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import (
     administration,
+    analysis,
     artifacts,
     catalogue,
     datasets,
@@ -19,6 +20,7 @@ from app.api import (
     openapi,
     presets,
     problems,
+    reports,
     service,
     sweeps,
     teachers,
@@ -72,6 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sweeps,
         events,
         artifacts,
+        reports,
+        analysis,
         catalogue,
         presets,
         service,

@@ -10,7 +10,13 @@ from examples.client import check
 
 _MOST_POINTS = 9
 """So many are named one by one; of more only the best and the worst."""
-PLOTS: dict[str, str] = {}
+PLOTS = {
+    "finetune_epochs": "pruning",
+    "prune_at_most": "pruning",
+    "pruning_rates": "pruning",
+    "same_size": "pareto",
+    "unit_by_unit": "pruning",
+}
 """The picture of a preset, where it is another than the metric along the axes."""
 _RUN = "run.json"
 
@@ -31,12 +37,13 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     here = f"/v1/sweeps/{sweep['id']}"
     rows = "iterations" if preset["curve_within_jobs"] else "answers"
-    plot = PLOTS.get(preset["name"], "metric")
+    plots = {plot["name"]: plot for plot in check(client.get(f"{here}/plots", timeout=300)).json()["items"]}
+    plot = plots[PLOTS.get(preset["name"], "metric")]
     for name, path, parameters in (
         ("report.html", f"{here}/report", {}),
         ("report.md", f"{here}/report", {"format": "md"}),
         ("table.csv", f"{here}/table", {"rows": rows, "format": "csv"}),
-        ("plot.svg", f"{here}/plots/{plot}.svg", {}),
+        ("plot.svg", plot["links"]["svg"], {}),
     ):
         (folder / name).write_bytes(check(client.get(path, params=parameters, timeout=300)).content)
     summary = check(client.get(f"{here}/summary")).json()
@@ -45,6 +52,7 @@ def write(
         "said": said(summary, table["rows"]),
         "counts": {state: count for state, count in sweep["counts"].items() if count},
         "shared": sweep["shared"],
+        "alt": plot["alt"],
     }
     (folder / "command.txt").write_text(_command(preset["name"], run))
     (folder / _RUN).write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
@@ -150,7 +158,7 @@ def _section(preset: dict[str, Any], run: dict[str, Any]) -> str:
 
 {preset["asks"]} The report ({", ".join(preset["rows"])}): {preset["found"]}
 
-![{preset["title"]}]({name}/plot.svg)
+![{run["alt"].replace("]", ")")}]({name}/plot.svg)
 
 **This run:** {run["said"]}
 

@@ -21,12 +21,22 @@ import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from models import Network
+from worker.beginning import take_over
+from worker.confusion import confusion
 from worker.messages import Line
 from worker.run import Run, Stopped, Teacher
 from worker.setting import Setting
 from worker.stage_zero import against_teacher, agreement
 from worker.stages import Stages, write_whole
+from worker.stored_layers import stored_layers
 from worker.training import snapshots
+
+
+STEPS_SHARE = 0.95
+"""Of a job's progress, where something is measured after the steps (`sensitivity`)."""
+
+TABLES = ("confusion", "layers")
+"""What a record has that is large: stages and their events have it, copies of the record do not."""
 
 
 class Chain:
@@ -52,13 +62,15 @@ class Chain:
 
     def run(self) -> None:
         """Do the steps that are not done yet. Raises Stopped and Problem."""
+        take_over(self)
         model = self._first_model()
         for number, step in enumerate(self.steps, 1):
             self.step = number
             if (record := self.stages.finished(number)) is None:
                 record = self._do_step(number, step, model)
             else:
-                self.setting.log(f"{self._where(number)} was finished already")
+                by = f" by {record['shared_from']}" if "shared_from" in record else ""
+                self.setting.log(f"{self._where(number)} was finished already{by}")
             self._note(record)
             self._warn_of_leaks(record)
             self.records.append(record)
@@ -107,6 +119,29 @@ class Chain:
         self.setting.line.send({"type": "stage", **record, **seed})
         return record
 
+    def adopt(self, number: int, network: Network, record: dict[str, Any]) -> dict[str, Any]:
+        """Finish step `number` with what another job made of it, packed as this job would have; its record is that job's.
+
+        What is measured again: the answer, whose numbers are in its file; and what a job compares with its several
+        teachers in another way than the other one did.
+        """
+        write_whole(self.stages.path(number), self.pack(network, number))
+        if number == len(self.steps):
+            measured = self._embed_and_verify(number)
+        elif self._combines_later(number):
+            measured = self._measure_stage(number)
+        else:
+            measured = {"size_bytes": self.stages.path(number).stat().st_size}
+        record = {**record, **measured}
+        self._flag_leaks(record, number)
+        self.stages.keep(number, record)
+        return record
+
+    def _combines_later(self, number: int) -> bool:
+        """Whether it is a step behind this one that says how several teachers become one."""
+        said = any(hasattr(step, "combine") for step in self.steps[:number])
+        return len(self.setting.teachers) > 1 and not said
+
     def _check_stop_before(self, number: int) -> None:
         """A cancel waits for a step that an earlier attempt began: it has the best network so far in its checkpoint,
         and gives it as soon as that is read."""
@@ -124,13 +159,29 @@ class Chain:
             data=setting.data,
             step=number,
             work_dir=self.step_folder(number),
-            reporter=_Overall(setting.line, len(self.steps), self.position, self.num_seeds),
+            reporter=_Overall(
+                setting.line,
+                len(self.steps),
+                self.position,
+                self.num_seeds,
+                STEPS_SHARE if setting.spec.sensitivity else 1.0,
+            ),
             checkpoint_seconds=setting.order["checkpoint_seconds"],
             stop_requested=setting.stop_requested,
-            snapshot_epochs=snapshot_epochs(self.steps, number),
+            snapshot_epochs=self.snapshot_epochs(number),
             rewind_dir=self.step_folder(rewind_step) / snapshots.FOLDER if rewind_step else None,
             packed_with=self._packed_with(),
+            shared=setting.shared,
         )
+
+    def snapshot_epochs(self, number: int, *, after: int = 0) -> frozenset[int]:
+        """The epochs of step `number` whose weights are to be kept: for this job's steps, those behind step `after`, and for
+        jobs that go on from this one."""
+        return snapshot_epochs(self.steps, number, after=after) | frozenset(self._asked_epochs(number))
+
+    def _asked_epochs(self, number: int) -> list[int]:
+        epochs: list[int] = self.setting.order.get("snapshot_epochs", {}).get(str(number), [])
+        return epochs
 
     def _packed_with(self) -> dict[str, Any]:
         """What the answer's file will hold beside its network, or something that takes as many bytes."""
@@ -183,6 +234,10 @@ class Chain:
         answers = torch.load(logits, weights_only=True)
         measured["agreement"] = agreement(self.setting, answers)
         measured["against_teacher"] = against_teacher(self.setting, answers)
+        measured["confusion"] = {
+            split: confusion(answers[split], self.setting.data.labels(split)) for split in self.setting.splits
+        }
+        measured["layers"] = stored_layers(self.stages.path(number))
         return measured
 
     def _embed_and_verify(self, number: int) -> dict[str, Any]:
@@ -242,11 +297,22 @@ class Chain:
             for name, kind in record.get("attachments", {}).items():
                 path = self.step_folder(number) / "attachments" / name
                 found.append(self._artifact(number, kind, f"step-{number}-{name}", path, {}))
+            if finished:
+                found += self._kept_weights(number)
             is_final = number == last
             name = "final.pt" if is_final else f"step-{number}-{record['method']}.pt"
             path = self.stages.path(number)
-            found.append(self._artifact(number, "final" if is_final else "stage", name, path, record))
+            found.append(self._artifact(number, "final" if is_final else "stage", name, path, without_tables(record)))
         return found
+
+    def _kept_weights(self, number: int) -> list[dict[str, Any]]:
+        """Weights of epochs that jobs which go on from this one go back to."""
+        folder = self.step_folder(number) / snapshots.FOLDER
+        return [
+            self._artifact(number, "snapshot", f"step-{number}-epoch-{epoch}.pt", path, {"epoch": epoch})
+            for epoch in sorted(self._asked_epochs(number))
+            if (path := snapshots.snapshot_path(folder, epoch)).exists()
+        ]
 
     def keep_best(self, network: Network) -> dict[str, Any]:
         """The best network of a step that did not end, measured when there is time for it."""
@@ -270,14 +336,18 @@ def last_training_step(steps: Sequence[StepSpec], number: int) -> int | None:
     return next((n for n in range(number - 1, 0, -1) if steps[n - 1].trains), None)
 
 
-def snapshot_epochs(steps: Sequence[StepSpec], number: int) -> frozenset[int]:
-    """The epochs of step `number` that later steps go back to."""
+def snapshot_epochs(steps: Sequence[StepSpec], number: int, *, after: int = 0) -> frozenset[int]:
+    """The epochs of step `number` that later steps, those behind step `after`, go back to."""
     return frozenset(
         epoch
-        for later in range(number + 1, len(steps) + 1)
+        for later in range(max(number, after) + 1, len(steps) + 1)
         if last_training_step(steps, later) == number
         for epoch in steps[later - 1].rewind_epochs
     )
+
+
+def without_tables(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TABLES}
 
 
 class Reader(Protocol):
@@ -312,8 +382,11 @@ def note_number(
 class _Overall:
     """Adds to a step's progress how far the whole job is, and to its metrics whose they are."""
 
-    def __init__(self, line: Line, num_steps: int, position: int, num_seeds: int) -> None:
+    def __init__(
+        self, line: Line, num_steps: int, position: int, num_seeds: int, share: float
+    ) -> None:
         self._line = line
+        self._share = share
         self._num_steps = num_steps
         self._position = position
         self._num_seeds = num_seeds
@@ -322,7 +395,7 @@ class _Overall:
         if message["type"] == "progress":
             share = message["done"] / message["total"] if message["total"] else 0.0
             fraction = (message["step"] - 1 + share) / self._num_steps
-            fraction = (self._position + fraction) / self._num_seeds
+            fraction = self._share * (self._position + fraction) / self._num_seeds
             message = {**message, "num_steps": self._num_steps, "fraction": fraction}
             if self._num_seeds > 1:
                 message |= {"seed": self._position + 1, "num_seeds": self._num_seeds}

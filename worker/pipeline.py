@@ -1,17 +1,21 @@
 """A compress job, told in order: measure the teachers; do the steps, once for each seed; choose; export."""
 
+import hashlib
 import platform
 from typing import Any
 
 import torch
 
+import models
 from app.version import version
-from worker.chain import Chain, note_number, note_stage
+from worker.beginning import taken_over, total_cost, warn_of_other_environments
+from worker.chain import STEPS_SHARE, Chain, note_number, note_stage, without_tables
 from worker.exports import export, export_name
 from worker.measure import device_name
 from worker.messages import Line, Stops
 from worker.run import Stopped
 from worker.seeds import best_seed, summary
+from worker.sensitivity import Sensitivity
 from worker.setting import open_setting
 from worker.stage_zero import measure_teachers
 from worker.stages import Stages
@@ -38,6 +42,7 @@ class _Compression:
         self.spec = self.setting.spec
         self.chains: list[Chain] = []
         self.exports: list[dict[str, Any]] = []
+        self.sensitivity: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
         setting = self.setting
@@ -49,7 +54,9 @@ class _Compression:
             self.chains.append(chain)
             chain.run()
         chosen = self._chosen()
+        warn_of_other_environments(chosen, self._environment())
         self._note_seeds(chosen)
+        self._measure_sensitivity(chosen)
         self._export(chosen)
         # The final network stays last: it is the answer.
         artifacts = [*self.exports, *chosen.artifacts()]
@@ -106,6 +113,42 @@ class _Compression:
     def _summary(self) -> list[dict[str, Any]]:
         return summary([chain.records[1:] for chain in self._finished()])
 
+    # ---- what each layer bears
+
+    def _measure_sensitivity(self, chosen: Chain) -> None:
+        if not self.spec.sensitivity:
+            return
+        setting, last = self.setting, len(self.spec.steps)
+        split = "val" if "val" in setting.splits else "test"
+        final = chosen.stages.path(last)
+        network = models.load(final).to(setting.device)
+        assert network.preprocessing is not None
+        setting.phase(f"measuring the sensitivity of layers on {split}")
+        measuring = Sensitivity(
+            network,
+            setting.data.images(split, network.preprocessing),
+            setting.data.labels(split),
+            split=split,
+            kept=chosen.stages.path(last, ".sensitivity.json"),
+            key=hashlib.sha256(final.read_bytes()).hexdigest(),
+        )
+        self.sensitivity = measuring.measure(setting.check_stop, self._note_layers)
+
+    def _note_layers(self, done: int, total: int, eta_seconds: float | None) -> None:
+        last = len(self.spec.steps)
+        self.setting.line.send(
+            {
+                "type": "progress",
+                "step": last,
+                "num_steps": last,
+                "done": done,
+                "total": total,
+                "unit": "layer",
+                "eta_seconds": eta_seconds,
+                "fraction": STEPS_SHARE + (1 - STEPS_SHARE) * done / total,
+            }
+        )
+
     # ---- what is left behind
 
     def _export(self, chosen: Chain) -> None:
@@ -139,10 +182,19 @@ class _Compression:
             "environment": self._environment(),
             "seed": chosen.seed if chosen else self.spec.seed,
         }
+        if self.sensitivity is not None:
+            result["sensitivity"] = self.sensitivity
+        if chosen is not None and (shared := taken_over(chosen)) is not None:
+            own = [record for record in chosen.records[1:] if "shared_from" not in record]
+            result["taken_over"] = shared
+            result["own_cost"] = total_cost(own)
         if self.spec.exports:
             result["exports"] = [{"name": e["name"], **e["metrics"]} for e in self.exports]
         if self.spec.seeds > 1:
-            result["seeds"] = [{"seed": chain.seed, "stages": chain.records[1:]} for chain in self.chains]
+            result["seeds"] = [
+                {"seed": chain.seed, "stages": [without_tables(record) for record in chain.records[1:]]}
+                for chain in self.chains
+            ]
             result["summary"] = self._summary()
         return result
 

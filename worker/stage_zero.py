@@ -1,16 +1,20 @@
 """Stage 0 of a job: each teacher as it was uploaded, and several also as the ensemble that steps learn from."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from app.spec.base import Split
+from worker.confusion import confusion
 from worker.distillation.soft_labels import rows_for
 from worker.ensemble import combined, score_ensemble
 from worker.run import TableTeacher
 from worker.setting import Setting
 from worker.stages import Stages, write_whole
+from worker.teacher_answers import measure_teacher
 
 # The uploader's own figure may come from other code and another split; beyond this it is another network or
 # preprocessing.
@@ -21,7 +25,12 @@ def measure_teachers(setting: Setting, stages: Stages) -> dict[str, Any]:
     """The record of stage 0. What the teachers answer is left beside it, for agreement."""
     setting.phase("measuring the teacher" if len(setting.teachers) == 1 else "measuring the teachers")
     members = [_teacher_record(setting, stages, index) for index in range(len(setting.teachers))]
-    record: dict[str, Any] = {"step": 0, "method": "teacher"}
+    record: dict[str, Any] = {
+        "step": 0,
+        "method": "teacher",
+        "class_names": setting.alignment.class_names,
+        "confusion": _confusion(setting),
+    }
     if len(members) == 1:
         return record | {**members[0], "teachers": members}
     return record | _ensemble_record(setting, members)
@@ -43,17 +52,10 @@ def agreement(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[str, fl
 def against_teacher(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[str, dict[str, int]]:
     """How often only the teacher (or the ensemble) is right and only the network, by labelled split; over the images
     that every teacher answers. Their difference is that of the accuracies, and they say how sure it is."""
-    members = [
-        torch.load(setting.teacher_logits(index), weights_only=True) for index in range(len(setting.teachers))
-    ]
     found: dict[str, dict[str, int]] = {}
-    for split in setting.splits:
-        answers = [member[split] for member in members]
-        is_known_N = _is_known(answers)
-        if not bool(is_known_N.any()):
-            continue
+    for split, is_known_N, answer_NC in _teacher_answers(setting):
         labels_N = setting.data.labels(split)[is_known_N]
-        teacher_N = _answer_of(setting, [answer[is_known_N] for answer in answers]).argmax(1) == labels_N
+        teacher_N = answer_NC.argmax(1) == labels_N
         network_N = logits[split][is_known_N].argmax(1) == labels_N
         found[split] = {
             "num_images": len(labels_N),
@@ -61,6 +63,26 @@ def against_teacher(setting: Setting, logits: dict[str, torch.Tensor]) -> dict[s
             "num_only_network": int((network_N & ~teacher_N).sum()),
         }
     return found
+
+
+def _confusion(setting: Setting) -> dict[str, dict[str, Any]]:
+    return {
+        split: confusion(answer_NC, setting.data.labels(split)[is_known_N])
+        for split, is_known_N, answer_NC in _teacher_answers(setting)
+    }
+
+
+def _teacher_answers(setting: Setting) -> Iterator[tuple[Split, torch.Tensor, torch.Tensor]]:
+    """For each labelled split: of which images every teacher says something, and what the teacher (or the ensemble)
+    answers to those, as [N, C] whose largest is the answer. A split without such an image is left out."""
+    members = [
+        torch.load(setting.teacher_logits(index), weights_only=True) for index in range(len(setting.teachers))
+    ]
+    for split in setting.splits:
+        answers = [member[split] for member in members]
+        is_known_N = _is_known(answers)
+        if bool(is_known_N.any()):
+            yield split, is_known_N, _answer_of(setting, [answer[is_known_N] for answer in answers])
 
 
 def _answer_of(setting: Setting, members_NC: list[torch.Tensor]) -> torch.Tensor:
@@ -83,12 +105,7 @@ def _teacher_record(setting: Setting, stages: Stages, index: int) -> dict[str, A
     if isinstance(known, TableTeacher):
         measured = _table_record(setting, known, setting.teacher_logits(index))
     else:
-        measured = setting.measuring.measure(
-            Path(teacher["path"]),
-            outputs=setting.alignment.orders[index],
-            logits=setting.teacher_logits(index),
-            kept=stages.path(0, f"-{index}.json"),
-        )
+        measured = measure_teacher(setting, index, known, stages.path(0, f"-{index}.json"))
     _compare_with_declared(setting, teacher, measured["splits"])
     # The uploaded file is what the user has; ours holds the same tensors in another form.
     return {"id": teacher["id"], **measured, "size_bytes": teacher["size_bytes"]}

@@ -188,7 +188,8 @@ class MetricView(BaseModel):
 
 class ArtifactView(BaseModel):
     """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a job that was cancelled, or late), export (the
-    answer in another format), or what a step calls a file that it offers beside its network."""
+    answer in another format), snapshot (weights of an epoch, for jobs that go on from this one), or what a step calls a file
+    that it offers beside its network."""
 
     id: str
     job_id: str
@@ -276,7 +277,7 @@ def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], place: Place |
 
 def _job_fields(job: tables.Job) -> dict[str, Any]:
     path = f"/v1/jobs/{job.id}"
-    names = ("events", "logs", "metrics", "artifacts", "cancel", "pause", "resume", "retry", "download")
+    names = ("events", "logs", "metrics", "artifacts", "report", "plots", "cancel", "pause", "resume", "retry", "download")
     return {
         "id": job.id,
         "kind": job.kind,

@@ -40,6 +40,10 @@ class JobSpec(Spec):
     test: 0.01 is one image in a hundred."""
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
     """What one image may take in the median, on the job's device with its threads."""
+    sensitivity: bool = False
+    """Also tell how much each layer of the answer bears: what val (test where there is no val) loses when this one layer is
+    stored in 4 bits, and when the quarter of its output channels with the smallest l2 norm is silent. In the result's
+    `sensitivity`; it takes two evaluations a layer on up to 1,000 images, and changes no file."""
     reuse_result: bool = False
     """Take the result of an earlier job of yours that did the same with the same teachers and data, if there is one. It has
     succeeded at once then, and its result names the other job in `reused_from`."""
