@@ -465,7 +465,9 @@ def sweep(session: Session, limit: int = 200) -> int:
 
     Returns how many. Rows that another sweeper or their own worker holds just now are skipped.
     """
-    found = session.execute(select(Job.id, Job.sweep_id).where(*_lapsed()).order_by(Job.id).limit(limit)).all()
+    found = session.execute(
+        select(Job.id, Job.sweep_id).where(*_lapsed()).order_by(Job.id).limit(limit)
+    ).all()
     free = sweeps.lock_free(session, {sweep_id for _, sweep_id in found if sweep_id is not None})
     ids = [job_id for job_id, sweep_id in found if sweep_id is None or sweep_id in free]
     overdue_seconds = (db_now() - Job.lease_until).label("overdue_seconds")

@@ -124,7 +124,9 @@ def _change_all(session: Session, told: Any, *where: ColumnElement[bool], **chan
     return [row.id for row in rows]
 
 
-def append(session: Session, job_id: str, first_seq: int, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def append(
+    session: Session, job_id: str, first_seq: int, events: Sequence[tuple[str, dict[str, Any]]]
+) -> None:
     """Write events under numbers that the job's row has handed out: no gaps, in order of commit."""
     append_rows(
         session, [(job_id, seq, type_, data) for seq, (type_, data) in enumerate(events, start=first_seq)]

@@ -135,7 +135,9 @@ def _behind_its_sweep(session: Session, job: Job) -> Place:
         return Place(None, None, "shared_stage", detail)
     sweep = session.get(Sweep, job.sweep_id)
     most = sweep.spec.get("max_concurrent") if sweep is not None else None
-    detail = f"The sweep {job.sweep_id} has max_concurrent {most}: it starts when another of its jobs has ended."
+    detail = (
+        f"The sweep {job.sweep_id} has max_concurrent {most}: it starts when another of its jobs has ended."
+    )
     return Place(None, None, "sweep_limit", detail)
 
 

@@ -249,7 +249,9 @@ class Job(Owned, Base):
     point: Mapped[int | None] = mapped_column()  # of the sweep's grid, from 0; null: its steps are for others
     # No foreign key: a job that began with the steps of another one outlives it.
     after_job_id: Mapped[str | None] = mapped_column(String(40))
-    begun_steps: Mapped[int | None] = mapped_column()  # so many finished steps of that job are its own first ones
+    begun_steps: Mapped[int | None] = (
+        mapped_column()
+    )  # so many finished steps of that job are its own first ones
     waits_for: Mapped[str | None] = mapped_column(String(16))  # STAGE or ROOM; null: workers may take it
     snapshot_epochs: Mapped[dict[str, Any] | None] = mapped_column(
         Json

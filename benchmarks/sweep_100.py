@@ -25,7 +25,9 @@ _COMPARED = ("size_bytes", "parameters", "macs", "test_accuracy", "val_accuracy"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--database", default="sqlite")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rates", type=int, default=len(RATES))
@@ -80,7 +82,9 @@ def _post(service: Running, spec: dict[str, Any]) -> str:
     began = time.monotonic()
     sweep = service.post("/v1/sweeps", spec)
     seconds = time.monotonic() - began
-    print(f"posted {len(plan['children'])} jobs and {len(plan['stages'])} stage jobs in {seconds:.2f} s: {plan['shared']}")
+    print(
+        f"posted {len(plan['children'])} jobs and {len(plan['stages'])} stage jobs in {seconds:.2f} s: {plan['shared']}"
+    )
     ident: str = sweep["id"]
     return ident
 
@@ -120,7 +124,9 @@ def _tell(service: Running, ident: str, sweep: dict[str, Any]) -> None:
     wall = _seconds(sweep["finished_at"]) - _seconds(sweep["created_at"])
     busy = sum(_seconds(attempt["ended_at"]) - _seconds(attempt["started_at"]) for attempt in attempts)
     print(f"{sweep['state']}: {sweep['counts']}; {sum(job['point'] is None for job in jobs)} stage jobs")
-    print(f"steps named by the jobs: {named}; done: {len(done)} {counted}; wall {wall:.0f} s, workers busy {busy:.0f} s")
+    print(
+        f"steps named by the jobs: {named}; done: {len(done)} {counted}; wall {wall:.0f} s, workers busy {busy:.0f} s"
+    )
 
 
 def _seconds(text: str) -> float:
@@ -178,7 +184,9 @@ def _cancel_and_retry(service: Running, ident: str, number: int) -> None:
     ended = _until(service, ident, lambda sweep: sweep["finished_at"] is not None)
     after = {job["id"]: job["finished_at"] for job in _jobs(service, ident)}
     assert all(after[job_id] == finished for job_id, finished in done.items()), "what was done was done again"
-    print(f"tried again: {ended['state']} {ended['counts']}; the {len(done)} that were done stayed as they were")
+    print(
+        f"tried again: {ended['state']} {ended['counts']}; the {len(done)} that were done stayed as they were"
+    )
 
 
 if __name__ == "__main__":

@@ -95,7 +95,11 @@ def _field_error(fault: Any, body: Any) -> dict[str, Any]:
     source, *path = fault["loc"]
     if source == "body":
         return faults.described(fault, path, body)
-    return {"parameter": str(path[0])[:_MAX_TEXT], "code": fault["type"].upper(), "detail": faults.detail(fault)}
+    return {
+        "parameter": str(path[0])[:_MAX_TEXT],
+        "code": fault["type"].upper(),
+        "detail": faults.detail(fault),
+    }
 
 
 _HTTP_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "FILE_TOO_LARGE"}

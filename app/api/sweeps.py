@@ -46,7 +46,9 @@ SweepId = Annotated[str, Path(pattern="^swp_[0-9a-z]{1,40}$")]
     "",
     response_model=SweepView,
     status_code=202,
-    responses={200: {"model": SweepPlanView, "description": "With validate_only: the jobs that it would have."}},
+    responses={
+        200: {"model": SweepPlanView, "description": "With validate_only: the jobs that it would have."}
+    },
 )
 async def post_sweep(
     request: Annotated[SweepRequest, Body()],
@@ -130,9 +132,7 @@ def list_sweeps(
     """The newest first, without specs."""
     where = [Sweep.labels[key].as_string() == value for key, value in labels_of(request).items()]
     with caller.reading() as session:
-        rows = resources.newest(
-            session, Sweep, *where, after=cursor_of(page_token), limit=page_size + 1
-        )
+        rows = resources.newest(session, Sweep, *where, after=cursor_of(page_token), limit=page_size + 1)
         found = reads.with_tallies(session, rows)
     return page_of(found, page_size, sweep_summary)
 
@@ -230,9 +230,7 @@ def extend_sweep(
         spec = SweepSpec.model_validate(sweep.spec)
         _check_more(spec, extension.seeds)
         longer = spec.model_copy(update={"seeds": extension.seeds})
-        planned = planning.plan(
-            session, longer, max_jobs=settings.max_sweep_jobs, first_seed=spec.seeds
-        )
+        planned = planning.plan(session, longer, max_jobs=settings.max_sweep_jobs, first_seed=spec.seeds)
     with caller.transaction() as session:
         quotas.lock_for_queueing(session, caller.tenant_id)
         submitting.extend(session, sweep, planned, storage)
@@ -242,7 +240,9 @@ def extend_sweep(
 
 def _check_more(spec: SweepSpec, seeds: int) -> None:
     if seeds <= spec.seeds:
-        detail = f"Each point has {spec.seeds} seeds, and seeds {seeds} asks for no more: give a larger number."
+        detail = (
+            f"Each point has {spec.seeds} seeds, and seeds {seeds} asks for no more: give a larger number."
+        )
         raise Problem(409, "SEEDS_EXIST", detail)
 
 

@@ -157,7 +157,9 @@ class PointsAxis(Spec):
                 tuple(
                     Change(pointer, value, f"/points/{index}/set/{escaped(pointer)}")
                     # A database keeps an object's keys in an order of its own.
-                    for pointer, value in sorted(point.set.items(), key=lambda item: (item[0].count("/"), item[0]))
+                    for pointer, value in sorted(
+                        point.set.items(), key=lambda item: (item[0].count("/"), item[0])
+                    )
                 ),
             )
             for index, point in enumerate(self.points)
@@ -227,12 +229,16 @@ class SweepSpec(Spec):
         known = [name for axis in self.axes for name in axis.columns]
         for name in self.baseline:
             if name not in known:
-                raise ValueError(f"baseline names the axis {name!r}, and there is {', '.join(known) or 'none'}")
+                raise ValueError(
+                    f"baseline names the axis {name!r}, and there is {', '.join(known) or 'none'}"
+                )
         for axis in self.axes:
             wanted = {name: value for name, value in self.baseline.items() if name in axis.columns}
             fitting = sum(wanted.items() <= choice.params.items() for choice in axis.choices())
             if fitting == 0:
-                raise ValueError(f"baseline has {canonical_json(wanted)}, and no point has: take values of the axes")
+                raise ValueError(
+                    f"baseline has {canonical_json(wanted)}, and no point has: take values of the axes"
+                )
             if fitting > 1:
                 raise ValueError(
                     f"baseline fits {fitting} points of the axis {', '.join(axis.columns)}: name one value of every axis"

@@ -119,7 +119,11 @@ def _resolved(session: Session, point: GridPoint, job: JobSpec) -> Plan | Proble
         return plans.resolve(session, job)
     except Problem as problem:
         if problem.code != "INVALID_SPEC":
-            detail = f"At point {point.number} ({point.title}): {problem.detail}" if point.params else problem.detail
+            detail = (
+                f"At point {point.number} ({point.title}): {problem.detail}"
+                if point.params
+                else problem.detail
+            )
             errors = located(point, problem)
             raise Problem(problem.status, problem.code, detail, errors=errors) from problem
         codes = {error["code"] for error in problem.errors}

@@ -104,7 +104,9 @@ def _seed_errors(spec: SweepSpec, job: JobSpec) -> Errors:
         return [{"pointer": "/seeds", "code": "SEEDS_OF_A_JOB", "detail": detail, "hint": hint}]
     if job.seed + spec.seeds - 1 > _LAST_SEED:
         detail = f"The last of {spec.seeds} seeds would be {job.seed + spec.seeds - 1}, beyond 2^53 - 1."
-        return [{"pointer": "/seed", "code": "SEED_TOO_LARGE", "detail": detail, "hint": "Take a smaller one."}]
+        return [
+            {"pointer": "/seed", "code": "SEED_TOO_LARGE", "detail": detail, "hint": "Take a smaller one."}
+        ]
     return []
 
 
@@ -145,7 +147,10 @@ def _located(point: GridPoint, error: dict[str, Any]) -> dict[str, Any]:
     pointer = point.source_of(error["pointer"])
     if not point.params:  # there is only this one
         return error | {"pointer": pointer}
-    return error | {"pointer": pointer, "detail": f"At point {point.number} ({point.title}): {error['detail']}"}
+    return error | {
+        "pointer": pointer,
+        "detail": f"At point {point.number} ({point.title}): {error['detail']}",
+    }
 
 
 def refusal(errors: Errors) -> Problem:

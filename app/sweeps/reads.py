@@ -199,7 +199,9 @@ def _progress(session: Session, sweep: Sweep, tally: Tally) -> Progress:
     return Progress(min(max(fraction, 0.0), 1.0), _eta_seconds(session, sweep, left, shares))
 
 
-def _eta_seconds(session: Session, sweep: Sweep, left: Sequence[Any], shares: Sequence[float]) -> float | None:
+def _eta_seconds(
+    session: Session, sweep: Sweep, left: Sequence[Any], shares: Sequence[float]
+) -> float | None:
     """What is left, at the pace of the last jobs, divided among the workers that could take it; as if nobody else had any."""
     total = 0.0
     for queue in {queue for queue, _, _ in left}:

@@ -110,7 +110,9 @@ def _unfinished(session: Session, sweep_id: str, verb: str) -> Sweep:
     return sweep
 
 
-def _changed(session: Session, sweep: Sweep, action: str, *, paused: bool | None = None, **detail: Any) -> None:
+def _changed(
+    session: Session, sweep: Sweep, action: str, *, paused: bool | None = None, **detail: Any
+) -> None:
     changes: dict[str, Any] = {} if paused is None else {"paused": paused}
     session.execute(
         update(Sweep).where(Sweep.id == sweep.id).values(version=Sweep.version + 1, **changes),

@@ -50,9 +50,7 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.String(length=40), nullable=False),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_sweeps_tenant_id_tenants")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeps")),
-        sa.UniqueConstraint(
-            "tenant_id", "idempotency_key", name=op.f("uq_sweeps_tenant_id_idempotency_key")
-        ),
+        sa.UniqueConstraint("tenant_id", "idempotency_key", name=op.f("uq_sweeps_tenant_id_idempotency_key")),
     )
     op.create_index(op.f("ix_sweeps_tenant_id_created_at_id"), "sweeps", ["tenant_id", "created_at", "id"])
     op.create_index(op.f("ix_sweeps_finished_at"), "sweeps", ["finished_at"])

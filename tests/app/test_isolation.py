@@ -113,7 +113,9 @@ class Owner:
 
     def everything(self) -> dict[str, Any]:
         """All that the tenant can see of its own, less when its key was used."""
-        paths = [f"/v1/{kind}" for kind in ("files", "teachers", "datasets", "jobs", "sweeps", "audit", "usage")]
+        paths = [
+            f"/v1/{kind}" for kind in ("files", "teachers", "datasets", "jobs", "sweeps", "audit", "usage")
+        ]
         paths += [f"/v1/{kind}/{ident}" for ident in self.ids if (kind := _kind(ident)) not in (None, "keys")]
         seen = {path: self.get(path) for path in paths}
         return seen | {"keys": [(key["id"], key["revoked_at"]) for key in self.get("/v1/keys")["items"]]}

@@ -49,7 +49,9 @@ class Ground:
         planned = self.plan(spec)
         with tenancy.transaction(self.tenant_id) as session:
             request = spec.model_dump(mode="json")
-            return submitting.submit(session, planned, self.storage, request=request, idempotency_key=key)[0].id
+            return submitting.submit(session, planned, self.storage, request=request, idempotency_key=key)[
+                0
+            ].id
 
     def act(self, verb: Any, *arguments: Any) -> Any:
         with tenancy.transaction(self.tenant_id) as session:
@@ -92,7 +94,9 @@ class Ground:
         with self.storage.writer() as writer:
             writer.write(claim.job_id.encode())
             sha256, size_bytes = writer.commit()
-        student = NewArtifact(step=1, kind="final", name="a.pt", sha256=sha256, size_bytes=size_bytes, metrics={})
+        student = NewArtifact(
+            step=1, kind="final", name="a.pt", sha256=sha256, size_bytes=size_bytes, metrics={}
+        )
         with db.transaction() as session:
             jobs.finish(session, claim, {"stages": []}, [student])
         return claim.job_id

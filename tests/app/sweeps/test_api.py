@@ -91,7 +91,9 @@ def test_a_plan_names_every_job_and_what_is_shared(service: Service) -> None:
     answer = service.client.post("/v1/sweeps?validate_only=true", json=body(service, seeds=2))
     assert answer.status_code == 200
     plan = answer.json()
-    assert [(child["point"], child["seed"], child["params"], child["begun_steps"]) for child in plan["children"]] == [
+    assert [
+        (child["point"], child["seed"], child["params"], child["begun_steps"]) for child in plan["children"]
+    ] == [
         (0, 0, {"rate": 0.9}, 1),
         (0, 1, {"rate": 0.9}, 1),
         (1, 0, {"rate": 0.8}, 1),
@@ -157,7 +159,8 @@ def test_a_preset_becomes_the_sweep_that_it_stands_for(service: Service) -> None
     asked = {"preset": "alpha", "teachers": [service.teacher()], "dataset": service.dataset()}
     answer = service.client.post(
         "/v1/sweeps",
-        json=asked | {"options": {"short": True, "student": "student_net"}, "name": "mine", "labels": {"a": "b"}},
+        json=asked
+        | {"options": {"short": True, "student": "student_net"}, "name": "mine", "labels": {"a": "b"}},
     )
     assert answer.status_code == 202, answer.text
     sweep = answer.json()
@@ -218,7 +221,9 @@ def test_sweeps_are_listed_by_label_and_paged(service: Service) -> None:
     assert first["items"][0]["counts"]["queued"] == 1
     labelled = service.client.get("/v1/sweeps?label.team=a").json()["items"]
     assert [item["id"] for item in labelled] == [ids[2], ids[0]]
-    assert service.client.get(f"/v1/jobs?sweep={ids[1]}&label.team=b").json()["items"][0]["sweep_id"] == ids[1]
+    assert (
+        service.client.get(f"/v1/jobs?sweep={ids[1]}&label.team=b").json()["items"][0]["sweep_id"] == ids[1]
+    )
 
 
 def test_a_thousand_jobs_are_stored_in_seconds_and_read_in_milliseconds(sqlite_service: Service) -> None:

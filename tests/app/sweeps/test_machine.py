@@ -44,7 +44,9 @@ class SweepMachine(RuleBasedStateMachine):
     @initialize(most=st.sampled_from([None, 1, 2]))
     def begin(self, most: int | None) -> None:
         with db.transaction() as session:
-            of_sweeps = select(Job.id).where(Job.kind == "compress")  # not the inspection that the teacher refers to
+            of_sweeps = select(Job.id).where(
+                Job.kind == "compress"
+            )  # not the inspection that the teacher refers to
             for table in (Artifact, Event, Attempt):
                 session.execute(delete(table).where(table.job_id.in_(of_sweeps)))
             session.execute(delete(Job).where(Job.kind == "compress"))
@@ -112,13 +114,19 @@ class SweepMachine(RuleBasedStateMachine):
 
     # ---- callers
 
-    @rule(number=numbers, verb=st.sampled_from([jobs.cancel, jobs.retry, jobs.pause, jobs.resume, removal.remove]))
+    @rule(
+        number=numbers,
+        verb=st.sampled_from([jobs.cancel, jobs.retry, jobs.pause, jobs.resume, removal.remove]),
+    )
     def to_a_job(self, number: int, verb: Any) -> None:
         job_id = self.some_job(number)
         if job_id is not None:
             self._refused_or_done(verb, job_id)
 
-    @rule(number=numbers, verb=st.sampled_from([verbs.cancel, verbs.retry, verbs.pause, verbs.resume, verbs.delete]))
+    @rule(
+        number=numbers,
+        verb=st.sampled_from([verbs.cancel, verbs.retry, verbs.pause, verbs.resume, verbs.delete]),
+    )
     def to_a_sweep(self, number: int, verb: Any) -> None:
         if found := self.sweeps():
             self._refused_or_done(verb, found[number % len(found)])

@@ -66,7 +66,9 @@ def test_zipped_fields_go_in_step_and_a_list_of_fields_together() -> None:
         {"field": ["/seed", "/priority"], "values": [7]},
     )
     assert params(made) == [{"epochs": 2, "rate": 0.1, "seed": 7}, {"epochs": 3, "rate": 0.2, "seed": 7}]
-    assert [(job.steps[0].epochs, job.steps[0].learning_rate, job.seed, job.priority) for job in jobs(made)] == [
+    assert [
+        (job.steps[0].epochs, job.steps[0].learning_rate, job.seed, job.priority) for job in jobs(made)
+    ] == [
         (2, 0.1, 7, 7),
         (3, 0.2, 7, 7),
     ]
@@ -74,7 +76,11 @@ def test_zipped_fields_go_in_step_and_a_list_of_fields_together() -> None:
 
 def test_named_points_set_whole_plans_and_what_is_in_them() -> None:
     """A field before what is in it, in whatever order they came: a database keeps none."""
-    pruned = {"/steps/0/keep_rate": 0.5, "/steps": [{"method": "prune", "keep_rate": 0.9}], "/teachers": ["tch_2"]}
+    pruned = {
+        "/steps/0/keep_rate": 0.5,
+        "/steps": [{"method": "prune", "keep_rate": 0.9}],
+        "/teachers": ["tch_2"],
+    }
     made = spec(
         {
             "name": "plan",
@@ -141,7 +147,12 @@ def test_points_do_not_see_each_others_changes() -> None:
             "At point 0 (alhpa=0)",
         ),
         (
-            [{"name": "p", "points": [{"name": "a", "set": {"/steps": [{"method": "quantize", "bits": 99}]}}]}],
+            [
+                {
+                    "name": "p",
+                    "points": [{"name": "a", "set": {"/steps": [{"method": "quantize", "bits": 99}]}}],
+                }
+            ],
             "/axes/0/points/0/set/~1steps/0/bits",
             "LESS_THAN_EQUAL",
             "At point 0 (p=a)",

@@ -55,7 +55,9 @@ def test_stages_come_after_stages() -> None:
 
 def test_the_longest_beginning_is_one_stage() -> None:
     """Two jobs that part after three steps have one stage of three."""
-    shared = found(job(TRAIN, prune(0.9), FOLD, QUANTIZE), job(TRAIN, prune(0.9), FOLD, {**QUANTIZE, "bits": 4}))
+    shared = found(
+        job(TRAIN, prune(0.9), FOLD, QUANTIZE), job(TRAIN, prune(0.9), FOLD, {**QUANTIZE, "bits": 4})
+    )
     assert shared == Tree([Stage(3, [0, 1])], [0, 0])
 
 
@@ -125,7 +127,9 @@ def test_a_training_keeps_the_weights_that_others_go_back_to() -> None:
     def rewind(epoch: int, keep_rate: float = 0.9) -> dict[str, Any]:
         return prune(keep_rate, recover="weight_rewind", weights_from_epoch=epoch)
 
-    shared = found(job(TRAIN, rewind(3)), job(TRAIN, rewind(0)), job(TRAIN, prune(0.9), rewind(5)), job(TRAIN, QUANTIZE))
+    shared = found(
+        job(TRAIN, rewind(3)), job(TRAIN, rewind(0)), job(TRAIN, prune(0.9), rewind(5)), job(TRAIN, QUANTIZE)
+    )
     assert shared == Tree([Stage(1, [0, 1, 2, 3], snapshot_epochs={"1": [0, 3, 5]})], [0, 0, 0, 0])
     shared = found(
         job(TRAIN, prune(0.9), rewind(2)),

@@ -43,7 +43,9 @@ def pruned(ground: Ground, **changes: Any) -> SweepSpec:
 
 
 def test_each_point_and_seed_is_a_job_in_the_order_of_the_grid(ground: Ground) -> None:
-    sweep_id = ground.post(ground.spec(axes=[EPOCHS], seeds=2, name="e", labels={"team": "a"}, job={"seed": 5}))
+    sweep_id = ground.post(
+        ground.spec(axes=[EPOCHS], seeds=2, name="e", labels={"team": "a"}, job={"seed": 5})
+    )
     children = ground.children(sweep_id)
     assert [(c.point, c.params, c.seed) for c in children] == [
         (0, {"epochs": 1}, 5),
@@ -91,7 +93,10 @@ def test_a_sweep_that_is_too_large_names_both_numbers(ground: Ground) -> None:
     """Before its points are made: a product of axes grows fast."""
     huge = [{"field": f"/a{n}", "values": list(range(1000))} for n in range(6)]
     ground.max_jobs = 6
-    for spec, number in ((ground.spec(axes=huge, seeds=3), "3000000000000000000"), (pruned(ground, seeds=3), "9")):
+    for spec, number in (
+        (ground.spec(axes=huge, seeds=3), "3000000000000000000"),
+        (pruned(ground, seeds=3), "9"),
+    ):
         with pytest.raises(Problem, match="SWEEP_TOO_LARGE") as refused:
             ground.plan(spec)
         assert number in refused.value.detail
@@ -196,7 +201,9 @@ def test_stages_wait_for_stages(ground: Ground) -> None:
     """A training, two prunings of it, two quantizations of each."""
     sweep_id = ground.post(nested(ground))
     train, first, second = ground.stages(sweep_id)
-    assert (first.after_job_id, first.begun_steps) == (second.after_job_id, second.begun_steps) == (train.id, 1)
+    assert (
+        (first.after_job_id, first.begun_steps) == (second.after_job_id, second.begun_steps) == (train.id, 1)
+    )
     assert [job.waits_for for job in (train, first, second)] == [None, "stage", "stage"]
     children = ground.children(sweep_id)
     assert [c.job.after_job_id for c in children] == [first.id, first.id, second.id, second.id]
