@@ -69,9 +69,9 @@ class Visitor:
             self.elsewhere.append(request.url)
 
     def go(self, path: str) -> Page:
-        """Open a view by its address behind the #, and wait for its heading."""
+        """Open a view by its address behind the #, and wait until it shows something."""
         self.page.goto(f"{self.url}/#{path}")
-        self.page.locator("main h1").first.wait_for()
+        self.page.locator(f"main[data-view='#{path}']").wait_for()
         return self.page
 
     def check(self) -> None:

@@ -142,7 +142,7 @@ export function lineChart({ title, x, y, height = 260 }) {
 function lineWords(name, points, x, y) {
   const ordered = [...points].sort((a, b) => a[1] - b[1]);
   const [first, last, least, most] = [points[0], points.at(-1), ordered[0], ordered.at(-1)];
-  const at = ([a, b]) => `${y.show(b)} at ${x.show(a)}`;
+  const at = ([a, b]) => `${y.show(b)} at ${x.label} ${x.show(a)}`;
   if (points.length === 1) return `${name}: ${at(first)}.`;
   return `${name}: from ${at(first)} to ${at(last)}; lowest ${at(least)}, highest ${at(most)}.`;
 }

@@ -1,7 +1,7 @@
 /** Choices that a schema cannot name: teachers, data sets, architectures and their options, the network that a step trains. */
 
 import { fill, h, uniqueId } from "./dom.js";
-import { count, short, words } from "./format.js";
+import { count, short } from "./format.js";
 import { fieldFor, objectFields } from "./form.js";
 import { withoutNull } from "./schema.js";
 
@@ -78,7 +78,7 @@ export const studentField = (architectures) => (place) => {
     source === "architecture" && architectureFields({ architectures, owner: value, pointer, changed: settle, empty: "choose" }),
     source === "teacher" && fieldFor({ name: "teacher", schema: schema.properties.teacher, root, owner: value, pointer: `${pointer}/teacher`, changed: settle }),
     source === "graph" && fieldFor({ name: "graph", schema: { description: "As docs/formats.md has it." }, root, owner: value, pointer: `${pointer}/graph`, changed: settle }),
-    source !== "previous" && objectFields({ schema, root, value, pointer, changed: settle, skip: source === "architecture" ? OF_SOURCE : [...OF_SOURCE, "image_size"] }));
+    source !== "previous" && objectFields({ schema, root, value, pointer, changed: settle, skip: source === "architecture" ? OF_SOURCE : [...OF_SOURCE, "image_size"], behind: ["preprocessing"] }));
   const select = h("select", { id, name: `${pointer}/source`, onchange: () => {
     for (const field of Object.keys(value)) delete value[field];
     if (select.value === "previous") value.previous = true;

@@ -6,6 +6,7 @@ import { decimal, percent, short, text, words } from "./format.js";
 
 const EPOCH = { label: "epoch", show: text, whole: true };
 const LOSSES = new Set(["train_loss", "cross_entropy", "loss"]);
+const FIRST = ["Accuracy", "Loss"];
 const COUNTS = new Set(["parameters", "macs"]);
 
 /** Which chart a number belongs to; numbers of one chart have one unit. */
@@ -39,6 +40,12 @@ function seriesName(name, split, seed) {
   return seed === null ? whole : `${whole}, seed ${seed}`;
 }
 
+/** Accuracy, loss, and the others as they come. */
+function ordered(charts) {
+  const rank = ([title]) => { const at = FIRST.indexOf(title); return at < 0 ? FIRST.length : at; };
+  return Object.entries(charts).sort((a, b) => rank(a) - rank(b));
+}
+
 /** The curves of one step at a time: the last one that has any, until somebody chooses. */
 export class Curves {
   constructor(methods) {
@@ -69,12 +76,12 @@ export class Curves {
   show() {
     const step = this.select.value;
     const wanted = new Set();
-    for (const [title, { name, lines }] of Object.entries(this.curves[step])) {
+    for (const [title, { name, lines }] of ordered(this.curves[step])) {
       const id = `${step} ${title}`;
       wanted.add(id);
       if (!this.charts.has(id)) this.charts.set(id, lineChart({ title: `${title}, step ${step}`, x: EPOCH, y: axisOf(title, name) }));
       const chart = this.charts.get(id);
-      const place = title === "Accuracy" || title === "Loss" ? this.grid : this.more;
+      const place = FIRST.includes(title) ? this.grid : this.more;
       if (!chart.node.isConnected) place.append(chart.node);
       chart.update(Object.entries(lines).map(([line, points]) => ({ name: line, points })));
     }

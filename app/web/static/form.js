@@ -12,14 +12,14 @@ const PROMINENT = [
   "file", "folder", "architecture", "student", "class_names", "preprocessing", "layout", "recipe", "epochs", "alpha", "temperature", "loss",
   "learning_rate", "augmentation", "splits", "transfer_splits", "scheme", "bits", "granularity", "criterion", "keep_rate", "units", "target",
   "iterations", "recover", "pattern", "kind", "rank", "groups", "val_fraction", "test_fraction", "declared_accuracy", "budget", "bytes",
-  "name", "seeds", "max_bytes", "max_accuracy_drop",
+  "image_size", "width", "name", "seeds", "max_bytes", "max_accuracy_drop",
 ];
 
 /**
- * The fields of an object. `skip`: names that somebody else shows; `special`: {name: (place) => node} for fields with a
- * face of their own. `changed()` is called after every edit.
+ * The fields of an object. `skip`: names that somebody else shows; `behind`: those that wait behind "More settings" until they are
+ * set; `special`: {name: (place) => node} for fields with a face of their own. `changed()` is called after every edit.
  */
-export function objectFields({ schema, root, value, pointer, changed, skip = [], special = {} }) {
+export function objectFields({ schema, root, value, pointer, changed, skip = [], special = {}, behind = [] }) {
   const names = Object.keys(schema.properties).filter((name) => !skip.includes(name) && !("const" in resolved(schema.properties[name], root)));
   const rank = (name) => { const at = PROMINENT.indexOf(name); return at < 0 ? PROMINENT.length : at; };
   names.sort((a, b) => rank(a) - rank(b));
@@ -28,7 +28,7 @@ export function objectFields({ schema, root, value, pointer, changed, skip = [],
     const place = { name, schema: schema.properties[name], root, owner: value, pointer: `${pointer}/${escaped(name)}`, changed, isRequired: required.has(name) };
     return (special[name] ?? fieldFor)(place);
   };
-  const isFirst = (name) => required.has(name) || rank(name) < PROMINENT.length || differs(value[name], resolved(schema.properties[name], root).default);
+  const isFirst = (name) => required.has(name) || (rank(name) < PROMINENT.length && !behind.includes(name)) || differs(value[name], resolved(schema.properties[name], root).default);
   const [first, rest] = [names.filter(isFirst), names.filter((name) => !isFirst(name))];
   return [
     h("div", { class: "fields" }, first.map(field)),
@@ -46,8 +46,10 @@ function put(place, value) {
 
 /** A field with its label, its words and its place for an error. */
 export function fieldFor(place) {
-  const { schema, nullable } = withoutNull(place.schema, place.root);
-  const kind = kindOf(schema, place.root);
+  const { schema: found, nullable } = withoutNull(place.schema, place.root);
+  // One value or none is a choice like any other.
+  const schema = "const" in found ? { ...found, enum: [found.const] } : found;
+  const kind = schema.enum ? "choice" : kindOf(schema, place.root);
   const make = { choice: choiceField, boolean: booleanField, choices: choicesField, object: objectField, objects: objectsField, map: mapField }[kind] ?? textField;
   return make({ ...place, whole: place.schema, schema, nullable, kind });
 }
@@ -68,11 +70,13 @@ function labelled(place, control, { note = "" } = {}) {
 const labelOf = (place) => [words(place.name), place.isRequired && h("span", { class: "required" }, " (required)")];
 
 /** What a field means, shortened where it is long, and its limits. */
-function descriptionOf({ schema, whole }) {
+function descriptionOf({ schema, whole, kind }) {
   const text = (whole.description ?? schema.description ?? "").replaceAll("`", "");
   const [lead, ...more] = text.split("\n\n");
   const parts = [];
-  const about = [limits(schema), shownDefault(whole) && `default ${shownDefault(whole)}`].filter(Boolean).join("; ");
+  // What a control shows by itself is not said again.
+  const standard = kind === "choice" || kind === "object" || kind === "choices" ? "" : shownDefault(whole);
+  const about = [limits(schema), standard && standard !== "none" && `default ${standard}`].filter(Boolean).join("; ");
   if (about) parts.push(h("span", { class: "limits" }, about));
   if (lead) parts.push(h("span", {}, lead.replaceAll("\n", " ")));
   if (more.length) parts.push(h("details", {}, h("summary", {}, "more"), h("span", { class: "pre" }, more.join("\n\n"))));

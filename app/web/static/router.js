@@ -3,6 +3,7 @@
 import { fill, h } from "./dom.js";
 import { problemBox } from "./parts.js";
 
+const LATE_MS = 200;
 const scrolls = new Map();
 let current = new AbortController();
 let entry = null;
@@ -48,14 +49,21 @@ async function show(main, routes, { moveFocus }) {
   const scroll = scrolls.get(entry) ?? 0;
   const setTitle = (title) => { document.title = `${title} · fewbytes`; };
   const [view, params] = found(routes, path);
+  main.setAttribute("aria-busy", "true");
+  // What was shown before is not what the address says now.
+  const late = setTimeout(() => signal.aborted || fill(main, h("p", { class: "quiet" }, "Loading …")), LATE_MS);
   try {
     await view({ main, params, query, signal, setTitle });
   } catch (error) {
     if (signal.aborted) return;
     setTitle("Trouble");
     fill(main, h("h1", { tabindex: "-1" }, "This cannot be shown"), problemBox(error));
+  } finally {
+    clearTimeout(late);
   }
   if (signal.aborted) return;
+  main.removeAttribute("aria-busy");
+  main.dataset.view = location.hash;
   if (moveFocus) main.querySelector("h1")?.focus({ preventScroll: true });
   scrollTo(0, scroll);
 }

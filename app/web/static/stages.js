@@ -1,7 +1,7 @@
 /** What a job measured after each of its steps, and the layers of the networks it knows. */
 
 import { h } from "./dom.js";
-import { bytes, count, duration, milliseconds, percent, short, times } from "./format.js";
+import { bytes, count, duration, milliseconds, percent, short, times, words } from "./format.js";
 import { section, table } from "./parts.js";
 
 const MOST_LAYERS = 500;
@@ -15,7 +15,7 @@ function columns(first, splits) {
   const agrees = splits.at(-1);
   return [
     { label: "Step", cell: (stage) => (stage.step ? `${stage.step}. ${stage.method}` : "teacher") },
-    ...splits.map((split) => ({ label: `${split} accuracy`, number: true, cell: accuracy(split) })),
+    ...splits.map((split) => ({ label: `${words(split)} accuracy`, number: true, cell: accuracy(split) })),
     { label: `Agreement (${agrees})`, number: true, cell: (stage) => (stage.step ? percent(stage.agreement?.[agrees]) : "–") },
     { label: "Bytes", number: true, cell: (stage) => count(stage.size_bytes) },
     { label: "Smaller by", number: true, cell: (stage) => times(first.size_bytes / stage.size_bytes) },
@@ -29,7 +29,7 @@ function columns(first, splits) {
 /** The stages in order, the teacher first. */
 export function stageTable(stages) {
   const splits = ["val", "test"].filter((split) => stages.some((stage) => stage.splits?.[split]));
-  const leaked = stages.some((stage) => Object.values(stage.splits ?? {}).some((score) => score.leaked));
+  const leaked = stages.some((stage) => splits.some((split) => stage.splits?.[split]?.leaked));
   return section("Stages", table("What was measured after each step", columns(stages[0], splits), stages),
     leaked && h("p", { class: "quiet" }, "† trained on these very images: it says nothing about others."));
 }
@@ -41,7 +41,7 @@ export function seedTable(summary, number) {
   const splits = ["val", "test"].filter((split) => summary.some((step) => step.splits[split]));
   return section(`Over ${number} seeds`, table("Mean and standard deviation over the seeds", [
     { label: "Step", cell: (step) => `${step.step}. ${step.method}` },
-    ...splits.map((split) => ({ label: `${split} accuracy`, number: true, cell: (step) => spread(step.splits[split].accuracy, percent) })),
+    ...splits.map((split) => ({ label: `${words(split)} accuracy`, number: true, cell: (step) => spread(step.splits[split].accuracy, percent) })),
     { label: "Bytes", number: true, cell: (step) => spread(step.size_bytes, count) },
     { label: "Time", number: true, cell: (step) => spread(step.seconds, duration) },
   ], summary));

@@ -6,6 +6,8 @@ import { h } from "./dom.js";
 import { decimal } from "./format.js";
 import { badge, section, table } from "./parts.js";
 
+const ENDED_WITHOUT = new Set(["failed", "infeasible", "cancelled"]);
+
 /** "+1.2 points": differences of shares are points, others are as their numbers. */
 function difference(name, value) {
   if (value === null || value === undefined) return "–";
@@ -75,7 +77,8 @@ function trendsOf({ trends }) {
   });
 }
 
-function apartOf({ apart }) {
+function apartOf({ apart: all }) {
+  const apart = all.filter(({ state }) => ENDED_WITHOUT.has(state)); // what still runs is no news
   if (!apart.length) return [];
   return [section(`Without an answer (${apart.length})`, table("Jobs without an answer", [
     { label: "Point", cell: (row) => h("a", { href: `#/jobs/${row.job_id}` }, `${row.name}, seed ${row.seed}`) },

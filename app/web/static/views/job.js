@@ -237,8 +237,13 @@ function gatesOf(gates) {
   return section("Limits", table("What was asked of the answer", [
     { label: "Limit", cell: (row) => words(row.gate ?? row.name) },
     { label: "Met", cell: (row) => badge(row.passed ? "passed" : "missed") },
-    { label: "Numbers", cell: (row) => Object.entries(row).filter(([name, value]) => !skipped.has(name) && value !== null).map(([name, value]) => `${words(name).toLowerCase()} ${typeof value === "number" ? decimal(value) : value}`).join(", ") },
+    { label: "Numbers", cell: (row) => Object.entries(row).filter(([name, value]) => !skipped.has(name) && value !== null).map(([name, value]) => `${words(name).toLowerCase()} ${numberText(value)}`).join(", ") },
   ], rows));
+}
+
+function numberText(value) {
+  if (typeof value !== "number") return String(value);
+  return Number.isInteger(value) ? count(value) : decimal(value);
 }
 
 function attemptsOf(attempts) {

@@ -151,7 +151,8 @@ class SweepPage {
     const axes = table.axes.map((axis) => axis.column);
     const usual = [...axes, "seed", "state", ...(this.kind === "answers" ? [] : ["step", "method"]), ...(this.kind === "iterations" ? ["iteration", "accuracy_before", "accuracy_after"] : []), ...USUAL];
     const names = this.isWhole ? table.columns.map(({ name }) => name).filter((name) => name !== "job_id") : usual.filter((name) => table.columns.some((one) => one.name === name));
-    const isNumber = (name) => table.rows.some((row) => typeof row[name] === "number");
+    const types = Object.fromEntries(table.columns.map(({ name, type }) => [name, type]));
+    const isNumber = (name) => types[name] === "number" || types[name] === "integer" || (types[name] === "any" && table.rows.every((row) => typeof row[name] === "number"));
     const columns = names.map((name) => ({ name, label: column(name).label, number: isNumber(name), value: (row) => row[name], cell: (row) => (name === "state" ? badge(row.state) : axes.includes(name) ? axisValue(row[name]) : column(name).show(row[name])) }));
     const first = { name: "job_id", label: "Job", number: false, value: (row) => row.point * 1000 + row.seed, cell: (row) => h("a", { href: `#/jobs/${row.job_id}` }, `Point ${row.point}, seed ${row.seed}`) };
     this.rows.update([first, ...columns], table.rows);
