@@ -47,6 +47,7 @@ function padded(axis, values) {
   if (axis.log) return [low / 1.2, high * 1.2];
   const air = 0.06 * (high - low) || 0.05 * Math.abs(high) || 0.5;
   const [least, most] = axis.bounds ?? [low >= 0 ? 0 : -Infinity, Infinity];
-  const [from, to] = [axis.zero ? Math.min(0, low) : Math.max(low - air, least), Math.min(high + air, most)];
+  // An interval may reach beyond them; air may not.
+  const [from, to] = [axis.zero ? Math.min(0, low) : Math.max(low - air, Math.min(least, low)), Math.min(high + air, Math.max(most, high))];
   return from < to ? [from, to] : [from - air, to + air];
 }

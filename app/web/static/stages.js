@@ -55,7 +55,7 @@ export function layerTable(layers) {
     table("Layers", [
       { label: "Layer", cell: (layer) => layer.name },
       { label: "Type", cell: (layer) => layer.type },
-      { label: "Output", cell: (layer) => (layer.output_shape ?? layer.output ?? []).join(" × ") || "–" },
+      { label: "Output", number: true, cell: (layer) => (layer.output_shape ?? layer.output ?? []).join(" × ") || "–" },
       { label: "Parameters", number: true, cell: (layer) => count(layer.parameters) },
       { label: "Share", number: true, cell: (layer) => share(whole ? layer.parameters / whole : 0) },
       { label: "MACs", number: true, cell: (layer) => short(layer.macs) },

@@ -224,7 +224,7 @@ function situation({ queue, error, result, id }) {
   }
   if (error) parts.push(problemBox(error));
   if (result?.reused_from) parts.push(h("p", { class: "callout" }, "The result of ", h("a", { href: `#/jobs/${result.reused_from}` }, "an earlier job"), ": nothing ran."));
-  if (result?.gates) parts.push(gatesOf(result.gates));
+  if (result?.gates?.length) parts.push(gatesOf(result.gates));
   if (result?.warnings?.length) {
     parts.push(h("div", { class: "callout warn" }, h("h2", {}, "Warnings"), h("ul", {}, result.warnings.map((warning) => h("li", {}, warning)))));
   }
