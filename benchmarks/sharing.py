@@ -2,9 +2,9 @@
 
     python -m benchmarks.sharing --photos clothing10-64.zip     # docs/sharing.md has what it printed
 
-A service of its own in a temporary folder; the photos are decoded beforehand. Times are those of the attempt, from its claim to
-its end, the median of some rounds. "Alone" has nothing to read: what earlier jobs left for others is deleted before it. The
-teacher is a ResNet-18 that was never trained, for times do not depend on what it knows.
+A service of its own in a temporary folder; the photos are decoded beforehand. Times are those of the attempt, from its
+claim to its end, the median of some rounds. "Alone" has nothing to read: what earlier jobs left for others is deleted
+before it. The teacher is a ResNet-18 that was never trained, for times do not depend on what it knows.
 """
 
 import argparse

@@ -84,8 +84,8 @@ def warn_of_other_environments(chain: "Chain", environment: dict[str, Any]) -> N
         ]
         if differing:
             chain.setting.warn(
-                f"{made['job_id']} did the first steps in another environment ({', '.join(differing)}): all steps done in one "
-                "may give other last bits."
+                f"{made['job_id']} did its steps in another environment ({', '.join(differing)}): done in one place, "
+                "they may give other last bits."
             )
 
 
