@@ -109,8 +109,12 @@ class Preset(Spec):
 
 
 def values(name: str, field: str, given: list[Any]) -> Axis:
-    """An axis over the values of one field."""
-    return {"name": name, "field": field, "values": given}
+    """An axis over the values of one field; 1.0 is called 1."""
+    return {"name": name, "field": field, "values": [_whole(value) for value in given]}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def points(name: str, changes: dict[str, dict[str, Any]]) -> Axis:
