@@ -1,6 +1,7 @@
 """Two presets from one POST to their end, on the embedded default: tiny, but nothing is faked."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest

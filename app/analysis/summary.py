@@ -320,7 +320,8 @@ class _Verdict:
         )
 
     def _is_beaten(self, difference: Difference) -> bool:
-        assert difference.mean is not None and difference.p_holm is not None
+        assert difference.mean is not None
+        assert difference.p_holm is not None
         return self.sign * difference.mean > 0 and difference.p_holm < ALPHA
 
     def _praise(self) -> str:

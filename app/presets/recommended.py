@@ -1,6 +1,6 @@
 """A6: the order that the report recommends."""
 
-from app.presets.base import Axis, ByteCounts, Epochs, Preset, Step
+from app.presets.base import Axis, ByteCounts, Epochs, Preset, Step, values
 
 
 class Recommended(Preset):

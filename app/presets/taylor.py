@@ -1,6 +1,8 @@
 """F7: the Taylor criterion on a plain network."""
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from app.presets.base import Axis, Criteria, Epochs, PruningPreset, Share, Step, points
 from app.spec.networks import ArchitectureName, Student

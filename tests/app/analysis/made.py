@@ -84,12 +84,17 @@ def child(
         kind="compress",
         name=None,
         state=state,
-        spec={"teachers": ["tch_1"], "seed": seed, "seeds": 1, "steps": steps or []},
+        spec={"teachers": ["tch_1"], "seed": seed, "seeds": 1, "steps": _steps(steps, result)},
         result=result,
         error=error,
         finished_at=1.0 if state in ("succeeded", "failed", "cancelled", "infeasible") else None,
     )
     return Child(job=job, point=point, params=params, seed=seed, state=state)
+
+
+def _steps(steps: list[dict[str, Any]] | None, result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    stages = (result or {}).get("stages") or []
+    return steps or [{"method": each["method"]} for each in stages[1:]]
 
 
 def row(point: int, seed: int, axes: dict[str, Any], **values: Any) -> Row:
