@@ -71,6 +71,12 @@ def _looks_of_a_cut(step: Prune, trained: int, num_val: int) -> float:
     return scored + step.bn_reestimation_batches * batch_size + 2 * num_val
 
 
+def trained_epochs(step: StepSpec) -> int:
+    """All epochs that the step names; Scratch-B trains more, as many as the multiply-adds that its cut saves."""
+    training = _training(step)
+    return 0 if training is None else _epochs(step, training)
+
+
 def _training(step: StepSpec) -> Training | None:
     if isinstance(step, Training):
         return step

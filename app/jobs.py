@@ -6,7 +6,8 @@
        └──cancel──┐      └──cancel──▶ cancelling ──finish_cancel──▶ cancelled
                   └───────────────────────────────────────────────▶ cancelled
 
-`paused` is a flag beside these states: nobody claims a job that has it, and a running one is handed back.
+`paused` is a flag beside these states: nobody claims a job that has it, and a running one is handed back. Nor does anybody
+claim a job of a sweep that `waits_for` others (`app.sweeps`); of those, queued ones may also become failed, unclaimed.
 
 Every function takes an open session inside `app.db.transaction()`; the caller commits by leaving that block.
 Every attempt ends with one of `OUTCOMES` and a sentence; `app.retries` says what follows from it.
@@ -18,13 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, false, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app import audit, quotas, retries
+from app import audit, moves, quotas, retries, sweeps
 from app.canonical import fingerprint
 from app.db import db_now, new_id, storable_text
 from app.errors import Problem, not_found
+from app.moves import FRESH, NO_SYNC, num_changed, upserting
+from app.moves import NewArtifact as NewArtifact
 from app.retries import OUTCOMES
 from app.settings import settings
 from app.tables import (
@@ -35,20 +37,18 @@ from app.tables import (
     RUNNING,
     SUCCEEDED,
     TERMINAL,
-    Artifact,
     Attempt,
-    Event,
     Job,
     Metric,
 )
 from app.tenancy import tenant_of
 
 ID_PREFIXES = {"compress": "job", "inspect": "ins"}
-ARTIFACT_EVENT = ("id", "step", "kind", "name", "sha256", "size_bytes")
 IDEMPOTENCY = ("tenant_id", "idempotency_key")
+SUBMITTED = ("state", {"state": QUEUED, "attempt": 0, "reason": "submitted"})
+"""The first event of a job."""
 METRIC_KEY = ("job_id", "seed", "step", "epoch", "split", "name")
 DEVICE_CHARACTERS = 80
-
 
 # What a heartbeat says of a running job that somebody paused; no state of the row.
 PAUSING = "pausing"
@@ -67,19 +67,6 @@ class Claim:
     kind: str
     spec: dict[str, Any]
     worker: str
-
-
-@dataclass(frozen=True)
-class NewArtifact:
-    """A file already in the storage, to be committed with the job."""
-
-    step: int
-    kind: str
-    name: str
-    sha256: str
-    size_bytes: int
-    metrics: dict[str, Any]
-    receipt: dict[str, Any] | None = None
 
 
 def submit(
@@ -107,17 +94,12 @@ def submit(
     quotas.lock_for_queueing(session, tenant_id)
     job_id = new_id(ID_PREFIXES[kind])
     row = {
+        **decided(kind, spec),
         "id": job_id,
         "tenant_id": tenant_id,
-        "kind": kind,
-        "queue": queue_of(kind, spec),
-        "priority": spec.get("priority", 0),
-        "memory_bytes": spec.get("memory_bytes"),
         "estimated_macs": estimated_macs,
         "name": name,
         "labels": labels or {},
-        "spec": spec,
-        "fingerprint": fingerprint(spec),
         "idempotency_key": idempotency_key,
         "result_key": result_key,
         "state": QUEUED,
@@ -125,14 +107,26 @@ def submit(
         "created_at": db_now(),
     }
     # A key that another transaction is just inserting makes this wait for it, then insert nothing.
-    statement = _insert(session, Job).values(row).on_conflict_do_nothing(index_elements=IDEMPOTENCY)
+    statement = upserting(session, Job).values(row).on_conflict_do_nothing(index_elements=IDEMPOTENCY)
     if session.scalar(statement.returning(Job.id)) is None:
         return _replayed(session, row), True
     quotas.check_queue(session, tenant_id)
-    _append(session, job_id, 1, [("state", {"state": QUEUED, "attempt": 0, "reason": "submitted"})])
+    moves.append(session, job_id, 1, [SUBMITTED])
     if kind == "compress":  # an inspection is part of registering what it inspects
         audit.record(session, "job.submit", job_id)
     return _get(session, job_id), False
+
+
+def decided(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a job's row that its spec decides."""
+    return {
+        "kind": kind,
+        "queue": queue_of(kind, spec),
+        "priority": spec.get("priority", 0),
+        "memory_bytes": spec.get("memory_bytes"),
+        "spec": spec,
+        "fingerprint": fingerprint(spec),
+    }
 
 
 def queue_of(kind: str, spec: dict[str, Any]) -> str:
@@ -141,8 +135,8 @@ def queue_of(kind: str, spec: dict[str, Any]) -> str:
 
 
 def claim(session: Session, job_id: str, *, worker: str, device: str | None = None) -> Claim | None:
-    """queued → running, attempt + 1, a fresh lease. None: somebody else has it, it is paused or waits for its time,
-    or its tenant has as many running as it may.
+    """queued → running, attempt + 1, a fresh lease. None: somebody else has it, it is paused, waits for its time or
+    for others of its sweep, or its tenant has as many running as it may.
 
     Workers go through `app.schedule.claim_next`, which chooses the job.
     """
@@ -166,7 +160,7 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
             last_seq=Job.last_seq + 1,
         )
     )
-    if _changed(session, statement) != 1:
+    if num_changed(session, statement) != 1:
         return None
     job = _get(session, job_id)
     session.execute(
@@ -178,7 +172,7 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
             started_at=db_now(),
         )
     )
-    _append(
+    moves.append(
         session,
         job_id,
         job.last_seq,
@@ -190,7 +184,7 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
 def ready(now: ColumnElement[float]) -> tuple[ColumnElement[bool], ...]:
     """Conditions of a row that may be claimed at `now`, as far as the row itself tells."""
     its_time = or_(Job.next_attempt_at.is_(None), Job.next_attempt_at <= now)
-    return Job.state == QUEUED, Job.paused == false(), its_time
+    return Job.state == QUEUED, Job.paused == false(), Job.waits_for.is_(None), its_time
 
 
 def _has_a_turn(session: Session, job_id: str) -> bool:
@@ -208,7 +202,7 @@ def heartbeat(session: Session, claim: Claim) -> str:
     A lease that lapsed unnoticed is renewed too: until somebody takes the row away, it is this attempt's.
     """
     statement = update(Job).where(*_held_by(claim)).values(lease_until=db_now() + settings().lease_seconds)
-    found = session.execute(statement.returning(Job.state, Job.paused), execution_options=_NO_SYNC).first()
+    found = session.execute(statement.returning(Job.state, Job.paused), execution_options=NO_SYNC).first()
     if found is None:
         raise _fenced(claim)
     return PAUSING if found.paused and found.state == RUNNING else str(found.state)
@@ -238,10 +232,10 @@ def record(
     if progress is not None:
         changes["progress"] = progress
     statement = update(Job).where(*_held_by(claim)).values(changes)
-    last_seq: int | None = session.scalar(statement.returning(Job.last_seq).execution_options(**_NO_SYNC))
+    last_seq: int | None = session.scalar(statement.returning(Job.last_seq).execution_options(**NO_SYNC))
     if last_seq is None:
         raise _fenced(claim)
-    _append(session, claim.job_id, last_seq - len(all_events) + 1, all_events)
+    moves.append(session, claim.job_id, last_seq - len(all_events) + 1, all_events)
     _upsert_metrics(session, claim.job_id, numbers)
 
 
@@ -393,14 +387,18 @@ def _note(session: Session, job: Job, event: str, **changes: Any) -> None:
     statement = update(Job).where(Job.id == job.id)
     session.execute(
         statement.values(version=Job.version + 1, last_seq=Job.last_seq + 1, **changes),
-        execution_options=_NO_SYNC,
+        execution_options=NO_SYNC,
     )
     data = {"state": job.state, "attempt": job.attempt}
-    _append(session, job.id, job.last_seq + 1, [(event, data)])
+    moves.append(session, job.id, job.last_seq + 1, [(event, data)])
 
 
 def retry(session: Session, job_id: str) -> Job:
-    """failed or cancelled → queued, same id, next attempt. Problem 409 JOB_NOT_RETRYABLE otherwise, 404."""
+    """failed or cancelled → queued, same id, next attempt. Problem 409 JOB_NOT_RETRYABLE otherwise, 404.
+
+    Where a job that does its first steps did not succeed either, that is tried again too, and so is what failed only
+    because of it.
+    """
     quotas.lock_for_queueing(session, _owner(session, job_id))
     job = _locked(session, job_id)
     if job.state not in (FAILED, CANCELLED):
@@ -410,19 +408,19 @@ def retry(session: Session, job_id: str) -> Job:
             f"Job {job_id} is {job.state}: only a failed or cancelled job can be tried again. "
             "To run it once more, POST it as a new job.",
         )
-    _move(
+    again = [job_id, *sweeps.tried_together(session, job)]
+    sweep = None if job.sweep_id is None else sweeps.lock(session, job.sweep_id)
+    moves.move_all(
         session,
-        job,
         QUEUED,
         "retry",
-        failures=0,
-        dispatched_at=None,
-        next_attempt_at=None,
-        started_at=None,  # a deadline counts from it: the job has its time anew
-        finished_at=None,
-        result=None,
-        error=None,
+        Job.id.in_(again),
+        **moves.QUEUED_AGAIN,
+        waits_for=sweeps.HELD,
+        paused=sweep is not None and sweep.paused,
     )
+    if sweep is not None:
+        sweeps.advance(session, sweep.id)
     quotas.check_queue(session, job.tenant_id)
     audit.record(session, "job.retry", job_id)
     return _get(session, job_id)
@@ -453,7 +451,7 @@ def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
     )
     session.execute(
         update(Job).where(Job.id.in_(session.scalars(free).all())).values(dispatched_at=db_now()),
-        execution_options=_NO_SYNC,
+        execution_options=NO_SYNC,
     )
 
 
@@ -467,10 +465,15 @@ def sweep(session: Session, limit: int = 200) -> int:
 
     Returns how many. Rows that another sweeper or their own worker holds just now are skipped.
     """
+    found = session.execute(
+        select(Job.id, Job.sweep_id).where(*_lapsed()).order_by(Job.id).limit(limit)
+    ).all()
+    free = sweeps.lock_free(session, {sweep_id for _, sweep_id in found if sweep_id is not None})
+    ids = [job_id for job_id, sweep_id in found if sweep_id is None or sweep_id in free]
     overdue_seconds = (db_now() - Job.lease_until).label("overdue_seconds")
-    lapsed = select(Job, overdue_seconds).where(*_lapsed()).order_by(Job.id).limit(limit)
+    lapsed = select(Job, overdue_seconds).where(*_lapsed(), Job.id.in_(ids)).order_by(Job.id)
     lapsed = lapsed.with_for_update(skip_locked=True)
-    rows = session.execute(lapsed, execution_options=_FRESH).all()
+    rows = session.execute(lapsed, execution_options=FRESH).all()
     for job, overdue in rows:
         owner = job.lease_owner or ""
         silent = settings().lease_seconds + overdue
@@ -479,11 +482,6 @@ def sweep(session: Session, limit: int = 200) -> int:
             session, lost, outcome="worker_lost", detail=f"The worker {owner} was silent for {silent:.0f} s."
         )
     return len(rows)
-
-
-# Rows are changed by statements, then read back; the session's own copies are never trusted.
-_NO_SYNC: dict[str, Any] = {"synchronize_session": False}
-_FRESH: dict[str, Any] = {"populate_existing": True}
 
 
 def _held_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:
@@ -500,7 +498,8 @@ def _fenced(claim: Claim) -> Fenced:
 
 def _held(session: Session, claim: Claim) -> Job:
     """The claim's row, locked until the transaction ends. Raises Fenced."""
-    row = session.scalar(select(Job).where(*_held_by(claim)).with_for_update(), execution_options=_FRESH)
+    sweeps.lock_of(session, claim.job_id)
+    row = session.scalar(select(Job).where(*_held_by(claim)).with_for_update(), execution_options=FRESH)
     if row is None:
         raise _fenced(claim)
     return row
@@ -508,7 +507,8 @@ def _held(session: Session, claim: Claim) -> Job:
 
 def _locked(session: Session, job_id: str) -> Job:
     """The row, locked until the transaction ends (on SQLite everything is). Problem 404."""
-    row = session.scalar(select(Job).where(Job.id == job_id).with_for_update(), execution_options=_FRESH)
+    sweeps.lock_of(session, job_id)
+    row = session.scalar(select(Job).where(Job.id == job_id).with_for_update(), execution_options=FRESH)
     if row is None:
         raise not_found("job", job_id)
     return row
@@ -523,7 +523,7 @@ def _owner(session: Session, job_id: str) -> str:
 
 
 def _get(session: Session, job_id: str) -> Job:
-    return session.scalars(select(Job).where(Job.id == job_id), execution_options=_FRESH).one()
+    return session.scalars(select(Job).where(Job.id == job_id), execution_options=FRESH).one()
 
 
 def _move(
@@ -535,29 +535,10 @@ def _move(
     artifacts: Sequence[NewArtifact] = (),
     **changes: Any,
 ) -> None:
-    """The compare-and-set of every transition but the claim, from the state read under the row's lock."""
-    stored = [
-        {"id": new_id("art"), "tenant_id": job.tenant_id, "job_id": job.id, **vars(artifact)}
-        for artifact in artifacts
-    ]
-    events = [("artifact", {key: row[key] for key in ARTIFACT_EVENT}) for row in stored]
-    events.append(("state", {"state": state, "attempt": job.attempt, "reason": reason}))
-    if state != CANCELLING:  # nobody holds it any more
-        changes |= {"phase": None, "lease_owner": None, "lease_until": None}
-    if state in TERMINAL:
-        changes["finished_at"] = db_now()
-    if state not in (QUEUED, RUNNING):
-        changes["paused"] = False  # there is nothing left to hold
-    statement = (
-        update(Job)
-        .where(Job.id == job.id, Job.state == job.state, Job.attempt == job.attempt)
-        .values(state=state, version=Job.version + 1, last_seq=Job.last_seq + len(events), **changes)
-    )
-    changed = _changed(session, statement)
-    assert changed == 1, f"{job.id} changed under its own lock"
-    if stored:
-        session.execute(insert(Artifact).values(created_at=db_now()), stored)
-    _append(session, job.id, job.last_seq + 1, events)
+    """Every transition but the claim. When a job of a sweep ends, others of it may go, in the same transaction."""
+    moves.move(session, job, state, reason, artifacts=artifacts, **changes)
+    if state in TERMINAL and job.sweep_id is not None:
+        sweeps.advance(session, job.sweep_id)
 
 
 def _end_attempt(session: Session, claim: Claim, outcome: str, detail: str | None) -> None:
@@ -567,7 +548,7 @@ def _end_attempt(session: Session, claim: Claim, outcome: str, detail: str | Non
         update(Attempt)
         .where(Attempt.job_id == claim.job_id, Attempt.n == claim.attempt)
         .values(ended_at=db_now(), outcome=outcome, detail=detail),
-        execution_options=_NO_SYNC,
+        execution_options=NO_SYNC,
     )
 
 
@@ -580,25 +561,13 @@ def _losses(session: Session, claim: Claim, num_attempts: int) -> list[str]:
     return [detail or f"It ended as {outcome}." for _, outcome, detail in reversed(rows)]
 
 
-def _append(
-    session: Session, job_id: str, first_seq: int, events: Sequence[tuple[str, dict[str, Any]]]
-) -> None:
-    """Write events under numbers that the job's row has handed out: no gaps, in order of commit."""
-    rows = [
-        {"job_id": job_id, "seq": seq, "type": type_, "data": data}
-        for seq, (type_, data) in enumerate(events, start=first_seq)
-    ]
-    if rows:
-        session.execute(insert(Event).values(at=db_now()), rows)
-
-
 def _upsert_metrics(session: Session, job_id: str, metrics: Sequence[dict[str, Any]]) -> None:
     defaults = {"job_id": job_id, "seed": 0, "epoch": -1, "split": "", "unit": "1", "device": None}
     # PostgreSQL refuses one statement that touches a row twice; the last number of a batch counts.
     rows = {tuple((defaults | metric)[key] for key in METRIC_KEY): defaults | metric for metric in metrics}
     if not rows:
         return
-    statement = _insert(session, Metric).values(list(rows.values()))
+    statement = upserting(session, Metric).values(list(rows.values()))
     new = statement.excluded
     session.execute(
         statement.on_conflict_do_update(
@@ -618,7 +587,7 @@ def _not_a_number(metric: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _replayed(session: Session, row: dict[str, Any]) -> Job:
     """The job that has this row's idempotency key. Problem 422 when it was another request."""
     job = session.scalars(
-        select(Job).where(Job.idempotency_key == row["idempotency_key"]), execution_options=_FRESH
+        select(Job).where(Job.idempotency_key == row["idempotency_key"]), execution_options=FRESH
     ).one()
     if any(getattr(job, key) != row[key] for key in ("kind", "fingerprint", "name", "labels")):
         raise Problem(
@@ -628,16 +597,3 @@ def _replayed(session: Session, row: dict[str, Any]) -> Job:
             "Send the same body again, or use a new key.",
         )
     return job
-
-
-def _insert(session: Session, table: type[Any]) -> Any:
-    """INSERT with ON CONFLICT, which both databases spell alike but SQLAlchemy keeps in their dialects."""
-    dialect = session.get_bind().dialect.name
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-
-
-def _changed(session: Session, statement: Any) -> int:
-    """Execute an UPDATE; how many rows it changed."""
-    result: Any = session.execute(statement, execution_options=_NO_SYNC)
-    rowcount: int = result.rowcount
-    return rowcount

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import (
     administration,
+    analysis,
     artifacts,
     catalogue,
     datasets,
@@ -17,9 +18,11 @@ from app.api import (
     files,
     jobs,
     openapi,
+    presets,
     problems,
     reports,
     service,
+    sweeps,
     teachers,
     uploads,
 )
@@ -68,10 +71,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         teachers,
         datasets,
         jobs,
+        sweeps,
         events,
         artifacts,
+        analysis,
         reports,
         catalogue,
+        presets,
         service,
         administration,
         documentation,

@@ -13,7 +13,7 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import duties, jobs, queue
+from app import duties, jobs, queue, sweeps
 from app.db import reading, transaction
 from app.settings import settings
 
@@ -131,7 +131,7 @@ def ring() -> int:
 
 
 def sweep(owner: str) -> int:
-    """Mend what lost its worker, if this is the owner's duty; how many.
+    """Mend what lost its worker, and sweeps in which nothing goes on, if this is the owner's duty; how many.
 
     Takes the write lock only to renew the duty, and when there is something to mend.
     """
@@ -143,7 +143,13 @@ def sweep(owner: str) -> int:
         if not duties.hold(session, "sweep", owner, min(SWEEPER_SECONDS, settings().lease_seconds / 2)):
             return 0
     with reading() as session:
-        if not jobs.has_lapsed(session):
-            return 0
-    with transaction() as session:
-        return jobs.sweep(session)
+        has_lapsed, stuck = jobs.has_lapsed(session), sweeps.stuck(session)
+    num_mended = 0
+    if has_lapsed:
+        with transaction() as session:
+            num_mended += jobs.sweep(session)
+    for sweep_id in stuck:
+        with transaction() as session:
+            sweeps.advance(session, sweep_id)
+        num_mended += 1
+    return num_mended

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import durations, shares, tenants, turns, workers
 from app.db import db_now
-from app.tables import QUEUED, Job, Worker
+from app.tables import QUEUED, STAGE, Job, Sweep, Worker
 from app.turns import Share
 
 Reason = Literal[
@@ -22,6 +22,8 @@ Reason = Literal[
     "no_worker",
     "too_little_memory",
     "waits_before_retry",
+    "shared_stage",
+    "sweep_limit",
     "worker_trouble",
 ]
 _A_JOBS_SECONDS = 60.0
@@ -30,7 +32,7 @@ _A_JOBS_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Place:
-    """`position`: 1 is next; None while it is paused. `eta_seconds`: until it starts; None: nobody can tell."""
+    """`position`: 1 is next; None while it is paused, or waits for others of its sweep. `eta_seconds`: until it starts; None: nobody can tell."""
 
     position: int | None
     eta_seconds: float | None
@@ -44,6 +46,8 @@ def place(session: Session, job: Job) -> Place:
     if job.paused:
         detail = f"It is paused: POST /v1/jobs/{job.id}/resume lets workers take it again."
         return Place(None, None, "paused", detail)
+    if job.waits_for is not None:
+        return _behind_its_sweep(session, job)
     line = _Line(session, job)
     return _before_retry(session, job, line) or _without_worker(job, line) or _in_line(session, job, line)
 
@@ -119,6 +123,22 @@ def _own_ahead(session: Session, job: Job, memory_bytes: int) -> shares.Amount:
 
 def _has_room(worker: Worker, job: Job) -> bool:
     return job.memory_bytes is None or job.memory_bytes <= (worker.memory_bytes or 0)
+
+
+def _behind_its_sweep(session: Session, job: Job) -> Place:
+    """It stands in no line yet, and delays nobody."""
+    if job.waits_for == STAGE:
+        stage = session.get(Job, job.after_job_id)
+        state = stage.state if stage is not None else "gone"
+        steps = "its first step" if job.begun_steps == 1 else f"its first {job.begun_steps} steps"
+        detail = f"Job {job.after_job_id}, which is {state}, does {steps}, once for several: it goes on from there."
+        return Place(None, None, "shared_stage", detail)
+    sweep = session.get(Sweep, job.sweep_id)
+    most = sweep.spec.get("max_concurrent") if sweep is not None else None
+    detail = (
+        f"The sweep {job.sweep_id} has max_concurrent {most}: it starts when another of its jobs has ended."
+    )
+    return Place(None, None, "sweep_limit", detail)
 
 
 def _before_retry(session: Session, job: Job, line: _Line) -> Place | None:

@@ -59,6 +59,7 @@ def job_filters(
     *,
     passed: bool | None = None,
     paused: bool | None = None,
+    sweep: str | None = None,
 ) -> list[ColumnElement[bool]]:
     """Conditions for a list of jobs that compress; inspections belong to their teacher or data set."""
     where: list[ColumnElement[bool]] = [Job.kind == "compress"]
@@ -68,6 +69,8 @@ def job_filters(
         where.append(Job.passed.is_(passed))
     if paused is not None:
         where.append(Job.paused == paused)
+    if sweep is not None:
+        where.append(Job.sweep_id == sweep)
     if created_after is not None:
         where.append(Job.created_at > created_after)
     where += [Job.labels[key].as_string() == value for key, value in labels.items()]
@@ -116,10 +119,10 @@ def queues(session: Session) -> list[dict[str, Any]]:
     """Every queue.
 
     Jobs (of all tenants) that wait and run in it, how long the oldest has waited, and the workers that listen to it.
-    What is paused does not wait.
+    What is paused, or waits for others of its sweep, does not wait for a worker.
     """
     listening = [queue for worker in workers.alive(session) for queue in worker.queues]
-    waits = and_(Job.state == QUEUED, Job.paused == false())
+    waits = and_(Job.state == QUEUED, Job.paused == false(), Job.waits_for.is_(None))
     counted = (
         select(
             Job.queue,

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     tenant_max_files: int = Field(10_000, ge=0, description="Files that one tenant may have.")
     tenant_max_queued_jobs: int = Field(10_000, ge=0, description="Jobs of one tenant that may wait.")
     tenant_max_running_jobs: int = Field(0, ge=0, description="Jobs of one tenant that run at once.")
+    max_sweep_jobs: int = Field(1000, ge=1, description="Jobs of one sweep: points of its grid times seeds.")
     requests_per_minute: int = Field(6000, ge=0, description="Of one key, in each API process; 0: no limit.")
 
     max_file_bytes: int = Field(4 << 30, description="Largest upload.")

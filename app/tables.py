@@ -185,6 +185,38 @@ class Dataset(Owned, Base):
     __table_args__ = (Index(None, "tenant_id", "created_at"),)
 
 
+class Sweep(Owned, Base):
+    """Jobs that differ in what its axes say. Its state, and how far it is, are those of its jobs: nothing is told twice."""
+
+    __tablename__ = "sweeps"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # swp_…
+    name: Mapped[str | None] = mapped_column(String(200))
+    preset: Mapped[str | None] = mapped_column(String(80))  # what it was asked for by
+    labels: Mapped[dict[str, Any]] = mapped_column()
+    spec: Mapped[dict[str, Any]] = mapped_column()
+    fingerprint: Mapped[str] = mapped_column(String(64))  # of the request's body
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+
+    paused: Mapped[bool] = mapped_column(default=False, server_default=false())
+    shared: Mapped[dict[str, Any]] = mapped_column()  # what is trained once for several: SweepView.shared
+    estimated_macs: Mapped[float | None] = mapped_column()  # of all its jobs; null where only doing it tells
+    version: Mapped[int] = mapped_column(
+        default=1
+    )  # grows with its own changes; the caller's is this plus its jobs'
+    created_at: Mapped[float] = mapped_column()
+    finished_at: Mapped[float | None] = mapped_column()  # when the last of its jobs had ended
+
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        Index(None, "tenant_id", "created_at", "id"),
+        Index(None, "finished_at"),
+    )
+
+
+STAGE, ROOM = "stage", "room"
+"""What a job of a sweep may wait for before workers see it: a job that does its first steps; fewer jobs at once."""
+
+
 class Job(Owned, Base):
     """One piece of work. The row is the truth; a message in the queue only says "look at this row".
 
@@ -212,6 +244,18 @@ class Job(Owned, Base):
     result_key: Mapped[str | None] = mapped_column(
         String(64), index=True
     )  # equal: the same work on the same bytes
+
+    sweep_id: Mapped[str | None] = mapped_column(String(40))
+    point: Mapped[int | None] = mapped_column()  # of the sweep's grid, from 0; null: its steps are for others
+    # No foreign key: a job that began with the steps of another one outlives it.
+    after_job_id: Mapped[str | None] = mapped_column(String(40))
+    begun_steps: Mapped[int | None] = (
+        mapped_column()
+    )  # so many finished steps of that job are its own first ones
+    waits_for: Mapped[str | None] = mapped_column(String(16))  # STAGE or ROOM; null: workers may take it
+    snapshot_epochs: Mapped[dict[str, Any] | None] = mapped_column(
+        Json
+    )  # step -> epochs whose weights later jobs go back to
 
     state: Mapped[str] = mapped_column(String(16))
     paused: Mapped[bool] = mapped_column(
@@ -252,6 +296,30 @@ class Job(Owned, Base):
             priority.desc(),
             "created_at",
             "id",
+        ),
+        # The same without those that wait for others of their sweep: the one above is the version before's, and goes
+        # with the next.
+        Index(
+            "ix_jobs_free_turn",
+            "tenant_id",
+            "state",
+            "queue",
+            "paused",
+            priority.desc(),
+            "created_at",
+            "id",
+            postgresql_where=waits_for.is_(None),
+            sqlite_where=waits_for.is_(None),
+        ),
+        # All that is counted of a sweep, without a look at its rows, which hold results.
+        Index(
+            "ix_jobs_sweep",
+            "sweep_id",
+            "state",
+            "waits_for",
+            "point",
+            postgresql_where=sweep_id.is_not(None),
+            sqlite_where=sweep_id.is_not(None),
         ),
     )
 

@@ -112,25 +112,36 @@ class Levels:
         return [("kill -9 of the worker → runs again", f"≤ lease ({_LEASE_SECONDS:g} s) + 1 s", again)]
 
     def posts(self, rounds: int) -> Rows:
-        """POST of a job while the broker is well, frozen, dead. Two long jobs keep both workers busy."""
-        rows = []
-        idents = [self.service.post("/v1/jobs", self.job)["id"] for _ in range(2)]
-        for fault in ("well", *(("frozen", "dead") if self.broker else ())):
-            if self.broker and fault != "well":
-                (self.broker.freeze if fault == "frozen" else self.broker.kill)()
-                time.sleep(1)
-            seconds = []
-            for _ in range(rounds):
-                began = time.monotonic()
-                idents.append(self.service.post("/v1/jobs", self.job)["id"])
-                seconds.append(time.monotonic() - began)
-            rows.append((f"POST of a job, the broker {fault}", "p95 ≤ 0.05 s", seconds))
-            if self.broker and fault != "well":
-                (self.broker.thaw if fault == "frozen" else self.broker.start)()
-                time.sleep(1)
+        """POST of a job while the broker is well, frozen, dead: with both workers idle, then with a trainer on each core."""
+        rows, idents = [], []
+        too_large = self.job | {"memory_bytes": 1 << 49}  # for any worker here: it only waits
+        for load, job in (("workers idle", too_large), ("both cores training", self.job)):
+            if job is self.job:
+                idents += [self.service.post("/v1/jobs", job)["id"] for _ in range(2)]
+                for ident in idents[-2:]:
+                    until(lambda ident=ident: self._runs(ident, 1), 60)
+            for fault in ("well", *(("frozen", "dead") if self.broker else ())):
+                seconds, posted = self._posts(job, fault, rounds)
+                rows.append((f"POST of a job, the broker {fault}, {load}", "p95 ≤ 0.05 s", seconds))
+                idents += posted
         for ident in reversed(idents):  # those that wait first, or they would be started
             self._cancel(ident)
         return rows
+
+    def _posts(self, job: dict[str, Any], fault: str, rounds: int) -> tuple[list[float], list[str]]:
+        """The seconds of each, and the jobs."""
+        if self.broker and fault != "well":
+            (self.broker.freeze if fault == "frozen" else self.broker.kill)()
+            time.sleep(1)
+        seconds, idents = [], []
+        for _ in range(rounds):
+            began = time.monotonic()
+            idents.append(self.service.post("/v1/jobs", job)["id"])
+            seconds.append(time.monotonic() - began)
+        if self.broker and fault != "well":
+            (self.broker.thaw if fault == "frozen" else self.broker.start)()
+            time.sleep(1)
+        return seconds, idents
 
     def _state(self, ident: str) -> str:
         return str(self.service.get(f"/v1/jobs/{ident}")["state"])

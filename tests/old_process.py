@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-BEFORE = "0004"
+BEFORE = "0005"
 
 
 class OldProcess:
-    """What a process of revision 0004 does all day, in that revision's SQL: submit, claim, beat, record, finish."""
+    """What a process of revision 0005 does all day, in that revision's SQL: submit, claim, beat, record, finish."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine, self._name, self._count = engine, name, 0
@@ -40,15 +40,16 @@ class OldProcess:
         job = f"job_{self._name}{self._count}"
         now = {"id": job, "now": time.time(), "worker": self._name}
         self._do(
-            "INSERT INTO jobs (id, kind, queue, labels, spec, fingerprint, state, version, last_seq, attempt, failures, "
-            "created_at, tenant_id) VALUES (:id, 'compress', 'compress', '{}', '{}', 'f', 'queued', 1, 1, 0, 0, :now, "
-            "'ten_default')",
+            "INSERT INTO jobs (id, kind, queue, priority, labels, spec, fingerprint, state, paused, version, last_seq, "
+            "attempt, failures, created_at, tenant_id) VALUES (:id, 'compress', 'compress', 0, '{}', '{}', 'f', 'queued', "
+            "false, 1, 1, 0, 0, :now, 'ten_default')",
             "INSERT INTO events (job_id, seq, at, type, data) VALUES (:id, 1, :now, 'state', '{}')",
             **now,
         )
         self._do(
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_owner = :worker, lease_until = :now + 20, "
-            "version = version + 1, last_seq = last_seq + 1 WHERE id = :id AND state = 'queued'",
+            "next_attempt_at = NULL, version = version + 1, last_seq = last_seq + 1 WHERE id = :id AND state = 'queued' AND "
+            "paused = false",
             "INSERT INTO attempts (job_id, n, worker, started_at) VALUES (:id, 1, :worker, :now)",
             "INSERT INTO events (job_id, seq, at, type, data) VALUES (:id, 2, :now, 'state', '{}')",
             **now,
@@ -59,11 +60,11 @@ class OldProcess:
                 **now,
             )
         self._do(
-            "UPDATE attempts SET ended_at = :now, outcome = 'succeeded' WHERE job_id = :id AND n = 1",
-            "UPDATE jobs SET state = 'succeeded', result = '{}', version = version + 1, last_seq = last_seq + 1 "
+            "UPDATE attempts SET ended_at = :now, outcome = 'succeeded', detail = 'It is done.' WHERE job_id = :id AND n = 1",
+            "UPDATE jobs SET state = 'succeeded', result = '{}', passed = NULL, version = version + 1, last_seq = last_seq + 1 "
             "WHERE id = :id AND state = 'running' AND attempt = 1",
-            "INSERT INTO artifacts (id, job_id, step, kind, name, sha256, size_bytes, metrics, created_at, tenant_id) "
-            "VALUES ('art_' || :id, :id, 1, 'final', 'a', 's', 1, '{}', :now, 'ten_default')",
+            "INSERT INTO artifacts (id, job_id, step, kind, name, sha256, size_bytes, metrics, receipt, created_at, tenant_id) "
+            "VALUES ('art_' || :id, :id, 1, 'final', 'a', 's', 1, '{}', '{}', :now, 'ten_default')",
             "INSERT INTO events (job_id, seq, at, type, data) VALUES (:id, 3, :now, 'state', '{}')",
             **now,
         )

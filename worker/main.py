@@ -28,7 +28,7 @@ from app.door import CannotStartError
 from app.outbox import Outbox
 from app.parent import end_with_parent, end_with_stdin
 from app.queue import QUEUES, TASK, celery_app
-from app.schedule import Offer
+from app.schedule import Claim, Offer
 from app.settings import settings
 from worker import room, supervisor
 from worker.hands import Hands
@@ -114,8 +114,15 @@ def main(arguments: list[str] | None = None) -> None:
     signals.setup_logging.connect(_keep_our_logging, weak=False)
     _wait_for_database()
     offered = offer(queues)
-    hands = Hands(offered, supervisor.run, ending=supervisor.PREEMPT, trouble=room.trouble)
-    celery, presence, outbox = celery_app(), Presence(offered, hands), Outbox()
+    outbox = Outbox()
+
+    def do(claim: Claim) -> str:
+        outcome = supervisor.run(claim)
+        outbox.wake()  # others of its sweep may go now, and other workers are idle
+        return outcome
+
+    hands = Hands(offered, do, ending=supervisor.PREEMPT, trouble=room.trouble)
+    celery, presence = celery_app(), Presence(offered, hands)
     add_task(celery, hands)
     warm = WarmParent(supervisor.child_environment(num_threads(None)))
     # The signal's handler runs in the main thread between two instructions of it: setting a flag is all it

@@ -1,6 +1,5 @@
 """Jobs: submit, look, wait, pause, cancel, try again."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -14,14 +13,14 @@ from app.api.parameters import (
     PageToken,
     Wait,
     cursor_of,
-    family,
+    etags_of,
+    label_family,
+    labels_of,
     page_of,
     seconds_of,
-    values_of_family,
 )
 from app.api.views import JobSummary, JobView, Page, PlanView, job_summary, job_view
 from app.api.waiting import Prefer, preferred_seconds, until
-from app.errors import Problem
 from app.reads import Snapshot
 from app.spec.job import JobSpec
 from app.storage import Storage
@@ -39,7 +38,6 @@ IdempotencyKey = Annotated[
         description="The same key and body again answer the same job; another body is refused.",
     ),
 ]
-_LABEL = re.compile(r"^[A-Za-z0-9_.-]{1,63}$")
 
 
 @router.post(
@@ -123,7 +121,7 @@ def _answer(found: Snapshot, response: Response) -> JobView:
 @router.get(
     "",
     response_model=Page[JobSummary],
-    openapi_extra=family("label.", "[A-Za-z0-9_.-]{1,63}", "Jobs with this label: `label.team=vision`."),
+    openapi_extra=label_family("Jobs with this label: `label.team=vision`."),
 )
 def list_jobs(
     request: Request,
@@ -131,6 +129,9 @@ def list_jobs(
     state: State | None = None,
     passed: Annotated[bool | None, Query(description="Whether its result met all gates of the job.")] = None,
     paused: bool | None = None,
+    sweep: Annotated[
+        str | None, Query(pattern="^swp_[0-9a-z]{1,40}$", description="The jobs of this sweep.")
+    ] = None,
     created_after: Annotated[
         str | None,
         Query(max_length=40, description="An RFC 3339 time.", json_schema_extra={"format": "date-time"}),
@@ -139,14 +140,9 @@ def list_jobs(
     page_token: PageToken = None,
 ) -> Page[JobSummary]:
     """The newest first, without specs and results."""
-    labels = values_of_family(request, "label.")
-    for key, value in labels.items():
-        if not _LABEL.match(key) or len(value) > 200 or "\x00" in value:
-            raise Problem(
-                422, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
-            )
+    labels = labels_of(request)
     where = reads.job_filters(
-        state, labels, seconds_of("created_after", created_after), passed=passed, paused=paused
+        state, labels, seconds_of("created_after", created_after), passed=passed, paused=paused, sweep=sweep
     )
     with caller.reading() as session:
         rows = resources.newest(session, Job, *where, after=cursor_of(page_token), limit=page_size + 1)
@@ -168,7 +164,7 @@ async def get_job(
     `?wait=30` answers when it changes (since If-None-Match, or since now), or after 30 seconds.
     """
     first = await run_in_threadpool(_snapshot, caller, job_id)
-    known = _etags(if_none_match) if if_none_match else {first.etag}
+    known = etags_of(if_none_match) if if_none_match else {first.etag}
 
     def changed(found: Snapshot) -> bool:
         return _ended(found) or not known & {found.etag, "*"}
@@ -178,10 +174,6 @@ async def get_job(
     if if_none_match and known & {found.etag, "*"}:
         return Response(status_code=304, headers=dict(response.headers))
     return view
-
-
-def _etags(header: str) -> set[str]:
-    return {tag.strip().removeprefix("W/") for tag in header.split(",")}
 
 
 @router.post("/{job_id}/cancel", response_model=JobView, status_code=202)

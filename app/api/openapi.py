@@ -16,6 +16,8 @@ _SUPPLIES = {
     ("get", "/v1/jobs", "200"): ("job_id", "$response.body#/items/0/id"),
     ("post", "/v1/jobs", "202"): ("job_id", "$response.body#/id"),
     ("get", "/v1/jobs/{job_id}/artifacts", "200"): ("artifact_id", "$response.body#/items/0/id"),
+    ("get", "/v1/sweeps", "200"): ("sweep_id", "$response.body#/items/0/id"),
+    ("post", "/v1/sweeps", "202"): ("sweep_id", "$response.body#/id"),
     ("post", "/v1/teachers", "201"): ("teacher_id", "$response.body#/id"),
     ("post", "/v1/datasets", "201"): ("dataset_id", "$response.body#/id"),
     ("post", "/v1/uploads", "201"): ("upload_id", "$response.body#/id"),

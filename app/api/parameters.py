@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
@@ -45,16 +45,21 @@ def family(prefix: str, name: str, description: str) -> dict[str, Any]:
     return {"parameters": [parameter], "x-parameter-prefix": prefix}
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
-    yield from (field.alias for field in dependant.query_params)
+def _query_fields(dependant: Dependant) -> Iterator[Any]:
+    yield from dependant.query_params
     for inner in dependant.dependencies:
-        yield from _query_names(inner)
+        yield from _query_fields(inner)
+
+
+def _is_list(field: Any) -> bool:
+    return field is not None and get_origin(field.field_info.annotation) is list
 
 
 async def refuse_unknown(request: Request) -> None:
     """A misspelt filter that is silently ignored answers another question than was asked: Problem 400."""
     route = request.scope["route"]
-    known = set(_query_names(route.dependant))
+    fields = {field.alias: field for field in _query_fields(route.dependant)}
+    known = fields.keys()
     prefix = (route.openapi_extra or {}).get("x-parameter-prefix")
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
@@ -71,7 +76,7 @@ async def refuse_unknown(request: Request) -> None:
                     }
                 ],
             )
-        if name in seen:
+        if name in seen and not _is_list(fields.get(name)):
             raise _invalid(name[:100], "It is given twice.")
         seen.add(name)
 
@@ -89,6 +94,30 @@ def values_of_family(request: Request, prefix: str) -> dict[str, str]:
     if len(values) > _MAX_OF_FAMILY:
         raise _invalid(f"{prefix}NAME", f"It is given {len(values)} times; {_MAX_OF_FAMILY} are taken.")
     return values
+
+
+_LABEL = "[A-Za-z0-9_.-]{1,63}"
+
+
+def label_family(description: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads `labels_of`."""
+    return family("label.", _LABEL, description)
+
+
+def labels_of(request: Request) -> dict[str, str]:
+    """Every `label.KEY=VALUE`. Problem 422 where one cannot be a label."""
+    labels = values_of_family(request, "label.")
+    for key, value in labels.items():
+        if not re.fullmatch(_LABEL, key) or len(value) > 200 or "\x00" in value:
+            raise Problem(
+                422, "INVALID_PARAMETER", "label.KEY=VALUE: a key has letters, digits and . _ - only."
+            )
+    return labels
+
+
+def etags_of(header: str) -> set[str]:
+    """What an If-None-Match names."""
+    return {tag.strip().removeprefix("W/") for tag in header.split(",")}
 
 
 def _invalid(parameter: str, detail: str) -> Problem:

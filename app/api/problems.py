@@ -1,8 +1,6 @@
 """Every error leaves as application/problem+json (RFC 9457), whoever raised it."""
 
 import logging
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,8 +17,7 @@ from app import disk
 from app.api.headers import protect
 from app.errors import Problem, database_unavailable
 from app.outage import DatabaseAway, explain, say
-from app.spec.networks import Preprocessing, Student
-from app.spec.steps import STEPS
+from app.spec import faults
 
 log = logging.getLogger(__name__)
 
@@ -84,74 +81,25 @@ async def _problem(request: Request, exc: Exception) -> Response:
 
 async def _validation(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    faults = exc.errors()
-    in_body = any(fault["loc"][0] == "body" for fault in faults)
-    errors = [_field_error(fault, exc.body) for fault in faults[:_MAX_ERRORS]]
+    found = exc.errors()
+    in_body = any(fault["loc"][0] == "body" for fault in found)
+    errors = [_field_error(fault, exc.body) for fault in found[:_MAX_ERRORS]]
     first = errors[0]
     where = first.get("pointer") or first.get("parameter") or "the body"
-    more = f" (and {len(faults) - 1} more, see errors)" if len(faults) > 1 else ""
+    more = f" (and {len(found) - 1} more, see errors)" if len(found) > 1 else ""
     code = "INVALID_SPEC" if in_body else "INVALID_PARAMETER"
     return problem_response(request, Problem(422, code, f"{where}: {first['detail']}{more}", errors=errors))
 
 
 def _field_error(fault: Any, body: Any) -> dict[str, Any]:
     source, *path = fault["loc"]
-    error: dict[str, Any] = {}
     if source == "body":
-        path = _without_tags(path, body, missing=fault["type"] == "missing")
-        if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            path.append("method")
-        error["pointer"] = _pointer(path)
-    else:
-        error["parameter"] = str(path[0])[:_MAX_TEXT]
-    error["code"] = fault["type"].upper()
-    error["detail"] = _detail(fault)
-    if fault["type"] == "extra_forbidden" and source == "body":
-        near = get_close_matches(str(path[-1]), _fields_beside(path, body), n=1)
-        error["hint"] = f"Did you mean {near[0]}?" if near else "Leave it out."
-    elif fault["type"] == "missing" and not path:
-        error["hint"] = "Send a JSON body with -H 'Content-Type: application/json'."
-    return error
-
-
-def _detail(fault: Any) -> str:
-    """pydantic's sentence, where it does not repeat what was sent."""
-    if fault["type"] == "union_tag_invalid":
-        return f"There is no such method. Known: {', '.join(sorted(STEPS))}."
-    if fault["type"] == "union_tag_not_found":
-        return f"Say which method this step is. Known: {', '.join(sorted(STEPS))}."
-    return str(fault["msg"]).removeprefix("Value error, ")[:_MAX_TEXT]
-
-
-def _without_tags(path: Sequence[Any], body: Any, *, missing: bool) -> list[Any]:
-    """pydantic's location names the branch of a union as if it were a key; a JSON pointer must not."""
-    kept: list[Any] = []
-    for index, part in enumerate(path):
-        in_list = isinstance(body, list) and isinstance(part, int) and part < len(body)
-        if in_list or (isinstance(body, dict) and part in body):
-            kept.append(part)
-            body = body[part]
-        elif missing and index == len(path) - 1:
-            kept.append(part)
-    return kept
-
-
-def _pointer(path: Sequence[Any]) -> str:
-    return "".join("/" + str(part)[:_MAX_TEXT].replace("~", "~0").replace("/", "~1") for part in path)
-
-
-def _fields_beside(path: Sequence[Any], body: Any) -> list[str]:
-    """Names that could have been meant where an unknown one was found."""
-    if "preprocessing" in path[:-1]:
-        return list(Preprocessing.model_fields)
-    if "student" in path[:-1]:
-        return list(Student.model_fields)
-    if path[0] == "steps" and len(path) == 3:
-        return list(STEPS[body["steps"][path[1]]["method"]].model_fields)
-    from app.spec.job import JobSpec
-    from app.spec.resources import DatasetSpec, TeacherSpec
-
-    return [*JobSpec.model_fields, *TeacherSpec.model_fields, *DatasetSpec.model_fields]
+        return faults.described(fault, path, body)
+    return {
+        "parameter": str(path[0])[:_MAX_TEXT],
+        "code": fault["type"].upper(),
+        "detail": faults.detail(fault),
+    }
 
 
 _HTTP_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "FILE_TOO_LARGE"}

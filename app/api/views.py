@@ -107,7 +107,10 @@ class AttemptView(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """`passed`: whether the result met all gates of the job; null when it set none, or has no result."""
+    """`passed`: whether the result met all gates of the job; null when it set none, or has no result.
+
+    `sweep_id`: the sweep that it belongs to; `point`: its position in that grid, null for steps that several begin with.
+    """
 
     id: str
     kind: str
@@ -116,6 +119,8 @@ class JobSummary(BaseModel):
     state: str
     paused: bool
     passed: bool | None
+    sweep_id: str | None
+    point: int | None
     phase: str | None
     progress: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -129,9 +134,12 @@ class JobSummary(BaseModel):
 class JobView(JobSummary):
     """`version` grows with every change and is the ETag; `error` is a problem, as an HTTP error's body is.
 
-    `result_key`: equal for jobs that do the same work on the same bytes; null for an inspection.
+    `result_key`: equal for jobs that do the same work on the same bytes; null for an inspection. `after_job_id`: the job
+    that does its first `begun_steps` steps, once for several.
     """
 
+    after_job_id: str | None
+    begun_steps: int | None
     queue: QueuePlace | None
     attempts: list[AttemptView]
     spec: dict[str, Any]
@@ -256,6 +264,8 @@ def job_summary(job: tables.Job) -> JobSummary:
 def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], place: Place | None) -> JobView:
     return JobView(
         **_job_fields(job),
+        after_job_id=job.after_job_id,
+        begun_steps=job.begun_steps,
         queue=QueuePlace(**vars(place)) if place is not None else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         spec=job.spec,
@@ -287,6 +297,8 @@ def _job_fields(job: tables.Job) -> dict[str, Any]:
         "state": job.state,
         "paused": job.paused,
         "passed": job.passed,
+        "sweep_id": job.sweep_id,
+        "point": job.point,
         "phase": job.phase,
         "progress": job.progress,
         "error": job.error,

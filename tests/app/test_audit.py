@@ -33,6 +33,14 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         client.post(f"/v1/jobs/{job_id}/pause")
         return job_id
 
+    def sweep() -> str:
+        answer = client.post("/v1/sweeps", json={"job": service.job_spec(), "seeds": 2})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def sweep_after(verb: str) -> Callable[[], str]:
+        return to("POST", f"/v1/sweeps/{{}}/{verb}", sweep)
+
     def key() -> str:
         return str(client.post("/v1/keys", json={"name": "k", "scope": "read"}).json()["id"])
 
@@ -71,6 +79,13 @@ def changes(service: Service) -> dict[str, Callable[[], str]]:
         "POST /v1/jobs/{job_id}/resume": to("POST", "/v1/jobs/{}/resume", paused),
         "POST /v1/jobs/{job_id}/retry": to("POST", "/v1/jobs/{}/retry", cancelled),
         "DELETE /v1/jobs/{job_id}": to("DELETE", "/v1/jobs/{}", cancelled),
+        "POST /v1/sweeps": sweep,
+        "POST /v1/sweeps/{sweep_id}/cancel": sweep_after("cancel"),
+        "POST /v1/sweeps/{sweep_id}/pause": sweep_after("pause"),
+        "POST /v1/sweeps/{sweep_id}/resume": to("POST", "/v1/sweeps/{}/resume", sweep_after("pause")),
+        "POST /v1/sweeps/{sweep_id}/retry": to("POST", "/v1/sweeps/{}/retry", sweep_after("cancel")),
+        "POST /v1/sweeps/{sweep_id}/extend": to("POST", "/v1/sweeps/{}/extend", sweep, json={"seeds": 3}),
+        "DELETE /v1/sweeps/{sweep_id}": to("DELETE", "/v1/sweeps/{}", sweep_after("cancel")),
         "POST /v1/keys": key,
         "DELETE /v1/keys/{key_id}": to("DELETE", "/v1/keys/{}", key),
     }
@@ -95,6 +110,13 @@ ACTIONS = {
     "POST /v1/jobs/{job_id}/resume": "job.resume",
     "POST /v1/jobs/{job_id}/retry": "job.retry",
     "DELETE /v1/jobs/{job_id}": "job.delete",
+    "POST /v1/sweeps": "sweep.submit",
+    "POST /v1/sweeps/{sweep_id}/cancel": "sweep.cancel",
+    "POST /v1/sweeps/{sweep_id}/pause": "sweep.pause",
+    "POST /v1/sweeps/{sweep_id}/resume": "sweep.resume",
+    "POST /v1/sweeps/{sweep_id}/retry": "sweep.retry",
+    "POST /v1/sweeps/{sweep_id}/extend": "sweep.extend",
+    "DELETE /v1/sweeps/{sweep_id}": "sweep.delete",
     "POST /v1/keys": "key.create",
     "DELETE /v1/keys/{key_id}": "key.revoke",
 }

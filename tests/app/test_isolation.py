@@ -33,6 +33,14 @@ BODIES: dict[str, Body] = {
     "POST /v1/teachers": lambda ident: {"json": {"file": ident}},
     "POST /v1/datasets": lambda ident: {"json": {"file": ident}},
     "POST /v1/jobs": lambda ident: {"json": {"teachers": [ident], "dataset": ident, "steps": _STEPS}},
+    "POST /v1/sweeps": lambda ident: {
+        "json": {"job": {"teachers": [ident], "dataset": ident, "steps": _STEPS}, "seeds": 2}
+    },
+    "POST /v1/sweeps/{sweep_id}/cancel": lambda ident: {},
+    "POST /v1/sweeps/{sweep_id}/pause": lambda ident: {},
+    "POST /v1/sweeps/{sweep_id}/resume": lambda ident: {},
+    "POST /v1/sweeps/{sweep_id}/retry": lambda ident: {},
+    "POST /v1/sweeps/{sweep_id}/extend": lambda ident: {"json": {"seeds": 9}},
     "POST /v1/keys": lambda ident: {"json": {"name": ident, "scope": "read"}},
     "POST /v1/jobs/{job_id}/cancel": lambda ident: {},
     "POST /v1/jobs/{job_id}/pause": lambda ident: {},
@@ -58,6 +66,7 @@ class Owner:
         self.spec = spec | {"name": f"{SENTINEL} job", "labels": {"team": SENTINEL}}
         done, running = (self.post("/v1/jobs", self.spec)["id"] for _ in range(2))
         self.work(done, running)
+        sweep = self.post("/v1/sweeps", {"job": self.spec, "seeds": 2, "name": f"{SENTINEL} sweep"})
         artifact = self.get(f"/v1/jobs/{done}/artifacts")["items"][0]["id"]
         key = self.post("/v1/keys", {"name": f"{SENTINEL} key", "scope": "read"})
         inspection = teacher["links"]["inspection"].rsplit("/", 1)[1]
@@ -72,6 +81,7 @@ class Owner:
                 inspection,
                 artifact,
                 key["id"],
+                sweep["id"],
             )
         ]
         # Digests of content are nobody's secret: the same photos have the same in every tenant.
@@ -103,7 +113,9 @@ class Owner:
 
     def everything(self) -> dict[str, Any]:
         """All that the tenant can see of its own, less when its key was used."""
-        paths = [f"/v1/{kind}" for kind in ("files", "teachers", "datasets", "jobs", "audit", "usage")]
+        paths = [
+            f"/v1/{kind}" for kind in ("files", "teachers", "datasets", "jobs", "sweeps", "audit", "usage")
+        ]
         paths += [f"/v1/{kind}/{ident}" for ident in self.ids if (kind := _kind(ident)) not in (None, "keys")]
         seen = {path: self.get(path) for path in paths}
         return seen | {"keys": [(key["id"], key["revoked_at"]) for key in self.get("/v1/keys")["items"]]}
@@ -111,7 +123,7 @@ class Owner:
 
 def _kind(ident: str) -> str | None:
     kinds = {"upl": "uploads", "tch": "teachers", "dst": "datasets", "job": "jobs", "ins": "jobs"}
-    kinds |= {"art": "artifacts", "key": "keys"}
+    kinds |= {"art": "artifacts", "key": "keys", "swp": "sweeps"}
     return kinds.get(ident.split("_")[0])
 
 

@@ -19,24 +19,29 @@ from app.tables import (
     CANCELLING,
     FAILED,
     QUEUED,
+    ROOM,
     RUNNING,
+    STAGE,
     SUCCEEDED,
     TERMINAL,
     Artifact,
     Attempt,
     Event,
     Job,
+    Sweep,
 )
 
 LEGAL = {
     None: (QUEUED,),
-    QUEUED: (RUNNING, CANCELLED, SUCCEEDED),  # the last: with another job's result, `_illegal_moves`
+    QUEUED: (RUNNING, CANCELLED, SUCCEEDED, FAILED),  # the last two: without a worker, `_illegal_moves`
     RUNNING: (SUCCEEDED, FAILED, QUEUED, CANCELLING),
     CANCELLING: (CANCELLED, SUCCEEDED, FAILED),
     FAILED: (QUEUED,),
     CANCELLED: (QUEUED,),
     SUCCEEDED: (),
 }
+UNCLAIMED = ("infeasible", "shared_stage")
+"""Why a job of a sweep fails that no worker has seen."""
 OF_CALLERS = ("paused", "resumed", "artifact")
 """Events that need no attempt to write them; artifacts are looked at by themselves."""
 LOST = ("worker_lost", "trainer_lost", "disk_full")
@@ -58,6 +63,8 @@ def check(session: Session, storage: Storage | None = None, *, max_failures: int
         found += [f"{job.id}: {fault}" for fault in _faults(job, told, tries, files, max_failures)]
         if storage is not None:
             found += [f"{job.id}: {fault}" for fault in _missing_bytes(files, storage)]
+    for sweep in session.scalars(select(Sweep).order_by(Sweep.id)).all():
+        found += [f"{sweep.id}: {fault}" for fault in _wrong_sweep(session, sweep)]
     orphans = {"events": events, "attempts": attempts, "artifacts": artifacts}
     return found + [f"{job_id}: {what} of no job" for what, rows in orphans.items() for job_id in rows]
 
@@ -78,7 +85,7 @@ def _faults(
 ) -> Iterator[str]:
     states = [(event.data["state"], event.data["attempt"]) for event in events if event.type == "state"]
     yield from _gaps(job, events)
-    yield from _illegal_moves(job, states)
+    yield from _illegal_moves(job, [event.data for event in events if event.type == "state"])
     yield from _wrong_winners(job, states, attempts)
     yield from _disagreeing_attempts(job, states, attempts)
     yield from _writes_of_the_dead(events)
@@ -99,10 +106,14 @@ def _gaps(job: Job, events: Sequence[Event]) -> Iterator[str]:
         yield "events go back in time"
 
 
-def _illegal_moves(job: Job, states: Sequence[tuple[str, int]]) -> Iterator[str]:
+def _illegal_moves(job: Job, moves: Sequence[dict[str, Any]]) -> Iterator[str]:
     before: str | None = None
-    for state, _ in states:
-        if state not in LEGAL[before] or (before == QUEUED and state == SUCCEEDED and job.attempt):
+    for move in moves:
+        state = move["state"]
+        reused = before == QUEUED and state == SUCCEEDED and not job.attempt
+        ended_unseen = before == QUEUED and state == FAILED and move["reason"] in UNCLAIMED
+        needs_a_worker = before == QUEUED and state in (SUCCEEDED, FAILED)
+        if state not in LEGAL[before] or (needs_a_worker and not (reused or ended_unseen)):
             yield f"moved from {before} to {state}"
         before = state
     if before != job.state:
@@ -155,6 +166,29 @@ def _wrong_lease(job: Job) -> Iterator[str]:
         yield f"is {job.state}, and its lease is {job.lease_owner} until {job.lease_until}"
     if (job.state in TERMINAL) != (job.finished_at is not None):
         yield f"is {job.state}, and finished at {job.finished_at}"
+
+
+def _wrong_sweep(session: Session, sweep: Sweep) -> Iterator[str]:
+    """Nobody waits for what has happened, no more than may are free, and it is over when its jobs are."""
+    jobs = {job.id: job for job in session.scalars(select(Job).where(Job.sweep_id == sweep.id))}
+    open_ones = [job for job in jobs.values() if job.state not in TERMINAL]
+    if bool(open_ones) == (sweep.finished_at is not None):
+        yield f"finished at {sweep.finished_at} with {len(open_ones)} open jobs"
+    for job in jobs.values():
+        stage = jobs.get(job.after_job_id or "")
+        if job.waits_for is not None and job.state != QUEUED:
+            yield f"{job.id} is {job.state} and waits for {job.waits_for}"
+        if job.waits_for == STAGE and (stage is None or stage.state in TERMINAL):
+            yield f"{job.id} waits for a stage that is {stage.state if stage else 'gone'}"
+        if job.waits_for is None and job in open_ones and stage is not None and stage.state != SUCCEEDED:
+            yield f"{job.id} may go, and its stage is {stage.state}"
+    free = sum(job.waits_for is None for job in open_ones)
+    room = sum(job.waits_for == ROOM for job in open_ones)
+    most = sweep.spec.get("max_concurrent")
+    if most is not None and free > most:
+        yield f"{free} of its jobs are free, {most} may be"
+    if room and (most is None or free < most):
+        yield f"{room} of its jobs wait for room, and {free} of {most} are free"
 
 
 def _wrong_artifacts(job: Job, events: Sequence[Event], artifacts: Sequence[Artifact]) -> Iterator[str]:

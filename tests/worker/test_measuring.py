@@ -1,5 +1,6 @@
 """Measuring in a process of its own, which may die."""
 
+import contextlib
 import os
 import threading
 import time
@@ -12,12 +13,15 @@ from worker.measuring import Measuring
 from worker.messages import Stops
 
 
-def kill_the_child() -> None:
-    """As soon as this process has one."""
-    while not (children := psutil.Process().children()):
+def kill_the_measuring_process() -> None:
+    """As soon as this process has one; other tests may have left it other children."""
+    while True:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process().children():
+                if "worker.measure" in child.cmdline():
+                    child.kill()
+                    return
         time.sleep(0.01)
-    for child in children:
-        child.kill()
 
 
 def test_a_killed_measuring_process_is_no_fault_of_the_job(tmp_path: Path) -> None:
@@ -27,7 +31,7 @@ def test_a_killed_measuring_process_is_no_fault_of_the_job(tmp_path: Path) -> No
     measuring = Measuring(
         paths={}, class_names=["a"], splits=[], unlabeled=False, num_threads=1, device="cpu", stops=Stops()
     )
-    killer = threading.Thread(target=kill_the_child)
+    killer = threading.Thread(target=kill_the_measuring_process, daemon=True)
     killer.start()
     with pytest.raises(ChildProcessError, match="SIGKILL"):
         measuring.measure(endless, outputs=[0])

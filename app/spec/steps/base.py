@@ -28,6 +28,12 @@ class StepSpec(Spec):
         """Whether this step trains a network from epoch 0 on, so that a later step can rewind to one of its epochs."""
         return False
 
+    @property
+    def depends_on_later_steps(self) -> bool:
+        """Whether the steps that follow decide what this one does: a file tells all steps of its job, and so they count
+        among the bytes that a budget is for."""
+        return False
+
     def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
         """What is wrong with this step for data of so many classes: (field, message naming rule and way out) each; a field
         may be a pointer below the step, as a/b."""

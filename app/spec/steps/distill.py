@@ -181,6 +181,10 @@ class Distill(StepSpec, Training):
     def trains(self) -> bool:
         return True
 
+    @property
+    def depends_on_later_steps(self) -> bool:
+        return self.student.budget is not None
+
     def class_errors(self, num_classes: int) -> list[tuple[str, str]]:
         if num_classes > 2 or self.alpha == 0:
             return []

@@ -319,3 +319,7 @@ class Prune(StepSpec):
     @property
     def rewind_epochs(self) -> list[int]:
         return [self.weights_from_epoch] if isinstance(self.weights_from_epoch, int) else []
+
+    @property
+    def depends_on_later_steps(self) -> bool:
+        return self.target is not None and self.target.bytes is not None

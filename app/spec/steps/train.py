@@ -29,3 +29,7 @@ class Train(StepSpec, Training):
     @property
     def trains(self) -> bool:
         return True
+
+    @property
+    def depends_on_later_steps(self) -> bool:
+        return self.student.budget is not None
