@@ -105,7 +105,7 @@ def accuracy_size(stages: Sequence[dict[str, Any]]) -> Plot | None:
     def draw(figure: Any) -> None:
         axes = panel(figure, top=44)
         sizes = [record["size_bytes"] for record in known]
-        shares = [accuracy(record, split) for record in known]
+        shares = [accuracy(record, split) or 0.0 for record in known]
         axes.plot(sizes, shares, **style(0, linewidth=1.2))
         for record, size, share in zip(known, sizes, shares, strict=True):
             axes.annotate(

@@ -1,6 +1,7 @@
 """The plots of a sweep: the metric along its axes, differences to the baseline, accuracy over size, pruning curves."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -160,13 +161,15 @@ def _along_axis(facts: SweepFacts, points: Sequence[PointSummary], along: str) -
 def _draw_line(axes: Any, line: Line, position: int, name: str, limits: tuple[float, float] | None) -> None:
     means = [spread.mean for spread in line.spreads]
     axes.plot(line.values, means, label=name, **style(position))
-    known = [(x, s.low, s.high) for x, s in zip(line.values, line.spreads, strict=True) if s.low is not None]
-    if len(known) < 2:
-        return
-    xs, lows, highs = zip(*known, strict=True)
-    if limits:
-        lows, highs = [max(limits[0], low) for low in lows], [min(limits[1], high) for high in highs]
-    axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
+    least, most = limits or (-math.inf, math.inf)
+    known = [
+        (x, max(least, spread.low), min(most, spread.high))
+        for x, spread in zip(line.values, line.spreads, strict=True)
+        if spread.low is not None and spread.high is not None
+    ]
+    if len(known) > 1:
+        xs, lows, highs = zip(*known, strict=True)
+        axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
 
 
 def _parameter_axis(axes: Any, name: str, values: Sequence[float]) -> None:
