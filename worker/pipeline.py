@@ -9,6 +9,7 @@ import torch
 import models
 from app.spec.base import Split
 from app.version import version
+from worker.beginning import taken_over, total_cost, warn_of_other_environments
 from worker.chain import STEPS_SHARE, Chain, note_number, note_stage, without_tables
 from worker.exports import export, export_name
 from worker.measure import device_name
@@ -54,6 +55,7 @@ class _Compression:
             self.chains.append(chain)
             chain.run()
         chosen = self._chosen()
+        warn_of_other_environments(chosen, self._environment())
         self._note_seeds(chosen)
         self._measure_sensitivity(chosen)
         self._export(chosen)
@@ -183,6 +185,10 @@ class _Compression:
         }
         if self.sensitivity is not None:
             result["sensitivity"] = self.sensitivity
+        if chosen is not None and (shared := taken_over(chosen)) is not None:
+            own = [record for record in chosen.records[1:] if "shared_from" not in record]
+            result["taken_over"] = shared
+            result["own_cost"] = total_cost(own)
         if self.spec.exports:
             result["exports"] = [{"name": e["name"], **e["metrics"]} for e in self.exports]
         if self.spec.seeds > 1:
