@@ -99,8 +99,8 @@ class _Stages(FunctionElement[Any]):
         self.num_stages = num_stages
 
 
-# json_each would write every stage out as text, large parts too, and json_extract read that again: 276 ms for 1,000 results of
-# 20 kB, and 12 ms in this way (SQLite 3.40).
+# json_each would write every stage out as text, large parts too, and json_extract read that again: 276 ms for 1,000
+# results of 20 kB, and 12 ms in this way (SQLite 3.40).
 @compiles(_Stages, "sqlite")
 def _stages_sqlite(element: _Stages, compiler: Any, **options: Any) -> str:
     result = compiler.process(element.clauses, **options)
@@ -146,7 +146,7 @@ def _results(
     several = {job.id for job in ended if job.spec.get("seeds", 1) > 1}
     for ids in _batches(several):
         whole = select(Job.id, Job.result).where(Job.id.in_(ids))
-        found |= {job_id: result for job_id, result in session.execute(whole)}
+        found |= dict(iter(session.execute(whole)))
     num_stages = 1 + max((len(job.spec.get("steps", [])) for job in ended), default=0)
     for ids in _batches(job.id for job in ended if job.id not in several):
         picked = select(
