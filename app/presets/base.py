@@ -1,11 +1,12 @@
 """What every preset has: a question, the options that it can be asked with, and the sweep that answers it."""
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from app.spec.base import Seed, Spec
 from app.spec.networks import ArchitectureName, Student
+from app.spec.steps.prune import Prune
 
 Step = dict[str, Any]
 Axis = dict[str, Any]
@@ -20,10 +21,17 @@ def _each_once(given: list[T]) -> list[T]:
     return given
 
 
+def _known_criterion(name: str) -> str:
+    if name not in _CRITERIA:
+        raise ValueError(f"there is no criterion {name!r}: take {', '.join(_CRITERIA)}")
+    return name
+
+
+_CRITERIA = get_args(Prune.model_fields["criterion"].annotation)
 Values = Annotated[list[T], Field(min_length=1, max_length=50), AfterValidator(_each_once)]
 """Of an axis."""
 ByteCounts = Values[Annotated[int, Field(ge=1)]]
-Criteria = Values[Annotated[str, Field(max_length=40)]]
+Criterion = Annotated[str, Field(max_length=40), AfterValidator(_known_criterion)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -1,6 +1,10 @@
 """A6: the order that the report recommends."""
 
-from app.presets.base import Axis, ByteCounts, Epochs, Preset, Step, values
+from typing import Annotated
+
+from pydantic import Field
+
+from app.presets.base import Axis, ByteCounts, Epochs, Preset, Step
 
 
 class Recommended(Preset):
@@ -28,7 +32,8 @@ class Recommended(Preset):
     """Sizes of the file that is downloaded; `report/final` has about 114,000 bytes with 4 classes, 121,000 with 11."""
     epochs: Epochs = 200
     recovery_epochs: Epochs = 20
-    alpha: float = 0.8
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Of distillation, and of the training after a cut."""
 
     def steps(self) -> list[Step]:
         return [
