@@ -135,6 +135,21 @@ KEPT_BY_THE_COURSE = ["cnn.0.*", "cnn.1.*", "cnn.2.*", "cnn.7.3"]
 """What `width_mult` of the course's network leaves alone: its first three blocks and the last pointwise convolution."""
 
 
+class DistillingPreset(Preset):
+    """Students learn from the teachers, live or from kept labels."""
+
+    epochs: Epochs = 200
+    """Of distillation."""
+    views: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """So many views of each photo are shown to the teachers, once, and what they said is kept for all jobs (`soft_labels`):
+    faster, and a little less accurate. Null: they are asked in every epoch."""
+
+    def distilled(self, student: Step, **fields: Any) -> Step:
+        """The step, with the kept labels where they were asked for."""
+        cache = {} if self.views is None else {"soft_labels": {"views": min(self.views, self.epochs)}}
+        return {"method": "distill", "student": student, "epochs": self.epochs, **cache, **fields}
+
+
 class PruningPreset(Preset):
     """A student is trained once, and pruned in several ways."""
 
