@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import (
     administration,
+    analysis,
     artifacts,
     catalogue,
     datasets,
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sweeps,
         events,
         artifacts,
+        analysis,
         catalogue,
         presets,
         service,

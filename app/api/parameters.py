@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
@@ -45,16 +45,21 @@ def family(prefix: str, name: str, description: str) -> dict[str, Any]:
     return {"parameters": [parameter], "x-parameter-prefix": prefix}
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
-    yield from (field.alias for field in dependant.query_params)
+def _query_fields(dependant: Dependant) -> Iterator[Any]:
+    yield from dependant.query_params
     for inner in dependant.dependencies:
-        yield from _query_names(inner)
+        yield from _query_fields(inner)
+
+
+def _is_list(field: Any) -> bool:
+    return field is not None and get_origin(field.field_info.annotation) is list
 
 
 async def refuse_unknown(request: Request) -> None:
     """A misspelt filter that is silently ignored answers another question than was asked: Problem 400."""
     route = request.scope["route"]
-    known = set(_query_names(route.dependant))
+    fields = {field.alias: field for field in _query_fields(route.dependant)}
+    known = fields.keys()
     prefix = (route.openapi_extra or {}).get("x-parameter-prefix")
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
@@ -71,7 +76,7 @@ async def refuse_unknown(request: Request) -> None:
                     }
                 ],
             )
-        if name in seen:
+        if name in seen and not _is_list(fields.get(name)):
             raise _invalid(name[:100], "It is given twice.")
         seen.add(name)
 
