@@ -31,7 +31,7 @@ from examples.client import ROOT, check, connect, register, say, unpack, upload
 TEACHER_SIDE = 64
 ENDED = ("succeeded", "failed", "cancelled")
 # Arguments of examples/train_teacher.py.
-TEACHERS = {"weaker": {"epochs": 1, "max_images": 400}, "stronger": {"epochs": 6, "max_images": 4000}}
+TEACHERS = {"weaker": {"epochs": 1, "max_images": 400}, "stronger": {"epochs": 3, "max_images": 1000}}
 
 
 def main() -> None:

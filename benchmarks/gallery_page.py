@@ -164,7 +164,8 @@ def _section(preset: dict[str, Any], run: dict[str, Any]) -> str:
     shared = run["shared"]
     counts = ", ".join(f"{count} {state}" for state, count in run["counts"].items())
     saved = (
-        f"; {shared['stage_jobs']} shared trainings served {shared['children_served']} jobs"
+        f"; {shared['stage_jobs']} shared training{'s' if shared['stage_jobs'] > 1 else ''} "
+        f"served {shared['children_served']} jobs"
         if shared["stage_jobs"]
         else ""
     )

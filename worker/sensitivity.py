@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import models
 from models import Network
@@ -84,7 +84,8 @@ class Sensitivity:
     ) -> dict[str, Any]:
         layer = self._network.get_submodule(name)
         weight, bias = layer.weight, layer.bias
-        assert isinstance(weight, Tensor)
+        assert isinstance(weight, nn.Parameter)
+        assert bias is None or isinstance(bias, nn.Parameter)
         before = weight.clone(), None if bias is None else bias.clone()
         row: dict[str, Any] = {"layer": name, "parameters": weight.numel(), "quantized": None, "pruned": None}
 

@@ -1,6 +1,8 @@
 """The plots of a sweep: the metric along its axes, differences to the baseline, accuracy over size, pruning curves."""
 
+import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -160,24 +162,30 @@ def _along_axis(facts: SweepFacts, points: Sequence[PointSummary], along: str) -
 def _draw_line(axes: Any, line: Line, position: int, name: str, limits: tuple[float, float] | None) -> None:
     means = [spread.mean for spread in line.spreads]
     axes.plot(line.values, means, label=name, **style(position))
-    known = [(x, s.low, s.high) for x, s in zip(line.values, line.spreads, strict=True) if s.low is not None]
-    if len(known) < 2:
-        return
-    xs, lows, highs = zip(*known, strict=True)
-    if limits:
-        lows, highs = [max(limits[0], low) for low in lows], [min(limits[1], high) for high in highs]
-    axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
+    least, most = limits or (-math.inf, math.inf)
+    known = [
+        (x, max(least, spread.low), min(most, spread.high))
+        for x, spread in zip(line.values, line.spreads, strict=True)
+        if spread.low is not None and spread.high is not None
+    ]
+    if len(known) > 1:
+        xs, lows, highs = zip(*known, strict=True)
+        axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
 
 
 def _parameter_axis(axes: Any, name: str, values: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     if min(values) > 0 and max(values) >= _LOG_FROM * min(values):
         amount_axis(axes, "x", shown(name, 40), values)
         return
-    axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=8, integer=all(float(value).is_integer() for value in values))
-    )
+    distinct = sorted(set(values))
+    closest = min((b - a for a, b in itertools.pairwise(distinct)), default=0.0)
+    if closest >= 0.07 * (distinct[-1] - distinct[0]):
+        axes.xaxis.set_major_locator(FixedLocator(distinct))  # they have room: the very values are marked
+    else:
+        whole = all(float(value).is_integer() for value in values)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=whole))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     axes.set_xlabel(shown(name, 40))
 

@@ -145,6 +145,15 @@ def test_a_wrong_value_is_refused_at_its_option() -> None:
     assert {error["pointer"] for error in caught.value.errors} == {"/options/alphas", "/options/epochs"}
 
 
+@pytest.mark.parametrize("name", ["taylor", "unit_by_unit"])
+def test_an_unknown_criterion_is_refused_at_its_option(name: str) -> None:
+    """With those that there are."""
+    with pytest.raises(Problem) as caught:
+        presets.expand(name, ["tch_1"], "dst_1", {"criteria": ["l3"]})
+    assert caught.value.errors[0]["pointer"] == "/options/criteria"
+    assert "taylor_weight" in caught.value.detail
+
+
 def test_a_value_that_is_named_twice_is_refused() -> None:
     """Points are named by their values."""
     with pytest.raises(Problem, match="named twice"):
