@@ -72,6 +72,7 @@ _KINDS = (
     leftovers.uploads,
     leftovers.work_folders,
     leftovers.decoded_images,
+    leftovers.shared_files,
     leftovers.partial_objects,
     leftovers.objects,
     silent_workers,

@@ -148,6 +148,19 @@ def decoded_images(config: Settings, *, dry_run: bool) -> Iterator[Removed]:
     )
 
 
+def shared_files(config: Settings, *, dry_run: bool) -> Iterator[Removed]:
+    """What a job computed for all of its tenant's (`worker.shared_files`) and none has used for `keep_work_days`.
+
+    Whoever uses such a file gives it a new time. One that is removed all the same is computed again.
+    """
+    for folder in sorted((config.resolved_data_dir / "cache" / "tenants").glob("*")):
+        for pattern, what in (("*.measured", "teacher's answers"), ("*.labels", "soft labels")):
+            yield from _old_files(folder, config.keep_work_days * DAY_SECONDS, what, dry_run, pattern)
+        yield from _old_files(
+            folder, config.collect_after_hours * HOUR_SECONDS, "half a shared file", dry_run, "*.part"
+        )
+
+
 def _old_files(
     folder: Path, seconds: float, what: str, dry_run: bool, pattern: str = "*"
 ) -> Iterator[Removed]:

@@ -373,7 +373,8 @@ class Metric(OfJob, Base):
 
 class Artifact(Owned, Base):
     """A file a job left: `final` is the answer, `stage` an earlier step's, `best_so_far` what a cancelled or late job had,
-    `export` the answer in another format; a step's attachments have kinds of their own."""
+    `export` the answer in another format, `snapshot` the weights of an epoch for jobs that go on from this one; a step's
+    attachments have kinds of their own."""
 
     __tablename__ = "artifacts"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # art_…

@@ -151,3 +151,35 @@ def test_a_table_of_soft_labels_teaches(
         done["result"]["stages"][1]["splits"]["val"]["num_correct"]
         == first["result"]["stages"][1]["splits"]["val"]["num_correct"]
     )
+
+
+def test_jobs_of_a_sweep_begin_with_what_one_of_them_did(
+    service: Service, ingredients: dict[str, Any]
+) -> None:
+    """Trained once, in a folder that is gone by then; and each ends with the bytes that it would have made alone."""
+    training = {"epochs": 2, "batch_size": 16}
+    steps = [
+        {"method": "train", "student": STUDENT, **training, "warmup_epochs": 0},
+        {
+            "method": "prune",
+            "keep_rate": 0.8,
+            "weights_from_epoch": 1,
+            "schedule_from_epoch": 1,
+            "training": training,
+        },
+    ]
+    axis = {"name": "rate", "field": "/steps/1/keep_rate", "values": [0.8, 0.6]}
+    sweep = service.post("/v1/sweeps", {"job": {**ingredients, "steps": steps}, "axes": [axis]})
+    wait_for(lambda: service.get(f"/v1/sweeps/{sweep['id']}")["finished_at"], 240)
+    jobs = service.get("/v1/jobs", sweep=sweep["id"])["items"]
+    done = [service.finished(job["id"]) for job in jobs]
+    assert [job["error"] for job in done] == [None] * 3
+    (stage,) = [job for job in done if job["point"] is None]
+    children = [job for job in done if job["point"] is not None]
+    assert not (service.data_dir / "jobs" / stage["id"]).exists()
+    for child in children:
+        assert child["result"]["stages"][1]["shared_from"] == stage["id"]
+        assert child["result"]["warnings"] == []
+    alone = finished(service, children[1]["spec"])
+    assert "taken_over" not in alone["result"]
+    assert alone["result"]["artifact"] == children[1]["result"]["artifact"]

@@ -21,6 +21,7 @@ import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from models import Network
+from worker.beginning import take_over
 from worker.messages import Line
 from worker.run import Run, Stopped, Teacher
 from worker.setting import Setting
@@ -52,13 +53,15 @@ class Chain:
 
     def run(self) -> None:
         """Do the steps that are not done yet. Raises Stopped and Problem."""
+        take_over(self)
         model = self._first_model()
         for number, step in enumerate(self.steps, 1):
             self.step = number
             if (record := self.stages.finished(number)) is None:
                 record = self._do_step(number, step, model)
             else:
-                self.setting.log(f"{self._where(number)} was finished already")
+                by = f" by {record['shared_from']}" if "shared_from" in record else ""
+                self.setting.log(f"{self._where(number)} was finished already{by}")
             self._note(record)
             self._warn_of_leaks(record)
             self.records.append(record)
@@ -107,6 +110,29 @@ class Chain:
         self.setting.line.send({"type": "stage", **record, **seed})
         return record
 
+    def adopt(self, number: int, network: Network, record: dict[str, Any]) -> dict[str, Any]:
+        """Finish step `number` with what another job made of it, packed as this job would have; its record is that job's.
+
+        What is measured again: the answer, whose numbers are in its file; and what a job compares with its several
+        teachers in another way than the other one did.
+        """
+        write_whole(self.stages.path(number), self.pack(network, number))
+        if number == len(self.steps):
+            measured = self._embed_and_verify(number)
+        elif self._combines_later(number):
+            measured = self._measure_stage(number)
+        else:
+            measured = {"size_bytes": self.stages.path(number).stat().st_size}
+        record = {**record, **measured}
+        self._flag_leaks(record, number)
+        self.stages.keep(number, record)
+        return record
+
+    def _combines_later(self, number: int) -> bool:
+        """Whether it is a step behind this one that says how several teachers become one."""
+        said = any(hasattr(step, "combine") for step in self.steps[:number])
+        return len(self.setting.teachers) > 1 and not said
+
     def _check_stop_before(self, number: int) -> None:
         """A cancel waits for a step that an earlier attempt began: it has the best network so far in its checkpoint,
         and gives it as soon as that is read."""
@@ -127,10 +153,20 @@ class Chain:
             reporter=_Overall(setting.line, len(self.steps), self.position, self.num_seeds),
             checkpoint_seconds=setting.order["checkpoint_seconds"],
             stop_requested=setting.stop_requested,
-            snapshot_epochs=snapshot_epochs(self.steps, number),
+            snapshot_epochs=self.snapshot_epochs(number),
             rewind_dir=self.step_folder(rewind_step) / snapshots.FOLDER if rewind_step else None,
             packed_with=self._packed_with(),
+            shared=setting.shared,
         )
+
+    def snapshot_epochs(self, number: int, *, after: int = 0) -> frozenset[int]:
+        """The epochs of step `number` whose weights are to be kept: for this job's steps, those behind step `after`, and for
+        jobs that go on from this one."""
+        return snapshot_epochs(self.steps, number, after=after) | frozenset(self._asked_epochs(number))
+
+    def _asked_epochs(self, number: int) -> list[int]:
+        epochs: list[int] = self.setting.order.get("snapshot_epochs", {}).get(str(number), [])
+        return epochs
 
     def _packed_with(self) -> dict[str, Any]:
         """What the answer's file will hold beside its network, or something that takes as many bytes."""
@@ -242,11 +278,22 @@ class Chain:
             for name, kind in record.get("attachments", {}).items():
                 path = self.step_folder(number) / "attachments" / name
                 found.append(self._artifact(number, kind, f"step-{number}-{name}", path, {}))
+            if finished:
+                found += self._kept_weights(number)
             is_final = number == last
             name = "final.pt" if is_final else f"step-{number}-{record['method']}.pt"
             path = self.stages.path(number)
             found.append(self._artifact(number, "final" if is_final else "stage", name, path, record))
         return found
+
+    def _kept_weights(self, number: int) -> list[dict[str, Any]]:
+        """Weights of epochs that jobs which go on from this one go back to."""
+        folder = self.step_folder(number) / snapshots.FOLDER
+        return [
+            self._artifact(number, "snapshot", f"step-{number}-epoch-{epoch}.pt", path, {"epoch": epoch})
+            for epoch in sorted(self._asked_epochs(number))
+            if (path := snapshots.snapshot_path(folder, epoch)).exists()
+        ]
 
     def keep_best(self, network: Network) -> dict[str, Any]:
         """The best network of a step that did not end, measured when there is time for it."""
@@ -270,11 +317,11 @@ def last_training_step(steps: Sequence[StepSpec], number: int) -> int | None:
     return next((n for n in range(number - 1, 0, -1) if steps[n - 1].trains), None)
 
 
-def snapshot_epochs(steps: Sequence[StepSpec], number: int) -> frozenset[int]:
-    """The epochs of step `number` that later steps go back to."""
+def snapshot_epochs(steps: Sequence[StepSpec], number: int, *, after: int = 0) -> frozenset[int]:
+    """The epochs of step `number` that later steps, those behind step `after`, go back to."""
     return frozenset(
         epoch
-        for later in range(number + 1, len(steps) + 1)
+        for later in range(max(number, after) + 1, len(steps) + 1)
         if last_training_step(steps, later) == number
         for epoch in steps[later - 1].rewind_epochs
     )

@@ -66,6 +66,15 @@ class Measuring:
         give_up = time.monotonic() + seconds
         return self._run(self._order(artifact, outputs, True, None), lambda: time.monotonic() > give_up)
 
+    def latency(self, artifact: Path, *, outputs: list[int]) -> dict[str, Any]:
+        """Only the latency, by a fresh process as well. Raises as `measure`."""
+        order = self._order(artifact, outputs, True, None) | {"splits": [], "unlabeled": False}
+        measured = self._run(order, lambda: bool(self.stops.requested()))
+        if measured is None:
+            raise Stopped(self.stops.requested())  # type: ignore[arg-type]  # that is why it is None
+        latency_ms: dict[str, Any] = measured["latency_ms"]
+        return latency_ms
+
     def measure_here(self, artifact: Path, *, outputs: list[int]) -> dict[str, Any]:
         """The same without latency and without a fresh process."""
         return measure(self._order(artifact, outputs, False, None))

@@ -18,7 +18,7 @@ from app.settings import settings
 from app.spec.job import JobSpec
 from app.storage import storage
 from app.tables import Attempt, Dataset, Job, Teacher
-from worker import work_folder
+from worker import earlier_steps, work_folder
 
 # An upload that needs more is hostile or broken: reading a 343 MB checkpoint takes less than a second.
 _TEACHER_CPU_SECONDS = 300
@@ -44,6 +44,8 @@ def build(claim: Claim) -> dict[str, Any]:
     }
     with reading() as session:
         tenant_id = session.scalars(select(Job.tenant_id).where(Job.id == claim.job_id)).one()
+    # What one tenant ran is nothing to another, not even that it was quick.
+    common["shared_dir"] = str(cache_dir / "tenants" / tenant_id)
     # Whatever the job names, it gets nothing of another tenant's.
     with tenancy.reading(tenant_id) as session:
         special = _compress(session, claim) if claim.kind == "compress" else _inspect(session, claim)
@@ -62,6 +64,7 @@ def num_threads(asked: int | None) -> int:
 
 def _compress(session: Session, claim: Claim) -> dict[str, Any]:
     spec = JobSpec.model_validate(claim.spec)
+    job = session.scalars(select(Job).where(Job.id == claim.job_id)).one()
     return {
         "do": "compress",
         "spec": claim.spec,
@@ -74,6 +77,8 @@ def _compress(session: Session, claim: Claim) -> dict[str, Any]:
         "limits": _trainer_limits(spec),
         "teachers": [_teacher_of_job(session, ident) for ident in spec.teachers],
         "data": _data_of_job(session, spec.dataset),
+        "begun": earlier_steps.begun_by(session, job),
+        "snapshot_epochs": job.snapshot_epochs or {},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from app.version import version
+from worker.beginning import taken_over, total_cost, warn_of_other_environments
 from worker.chain import Chain, note_number, note_stage
 from worker.exports import export, export_name
 from worker.measure import device_name
@@ -49,6 +50,7 @@ class _Compression:
             self.chains.append(chain)
             chain.run()
         chosen = self._chosen()
+        warn_of_other_environments(chosen, self._environment())
         self._note_seeds(chosen)
         self._export(chosen)
         # The final network stays last: it is the answer.
@@ -139,6 +141,10 @@ class _Compression:
             "environment": self._environment(),
             "seed": chosen.seed if chosen else self.spec.seed,
         }
+        if chosen is not None and (shared := taken_over(chosen)) is not None:
+            own = [record for record in chosen.records[1:] if "shared_from" not in record]
+            result["taken_over"] = shared
+            result["own_cost"] = total_cost(own)
         if self.spec.exports:
             result["exports"] = [{"name": e["name"], **e["metrics"]} for e in self.exports]
         if self.spec.seeds > 1:

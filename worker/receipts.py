@@ -40,7 +40,10 @@ def with_receipts(
 def _of_job(claim: Claim, order: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
     result = last.get("result") or {}
     environment, data = result.get("environment", {}), order["data"]
+    # Only where it is so: a receipt of a job that did all itself says nothing of others.
+    shared = {"taken_over": result["taken_over"]["made_by"]} if "taken_over" in result else {}
     return {
+        **shared,
         "format": FORMAT,
         "job_id": claim.job_id,
         "spec": claim.spec,

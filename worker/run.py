@@ -10,6 +10,7 @@ import torch
 from app.errors import Problem
 from app.spec.base import Split
 from models import Network
+from worker.shared_files import SharedFiles
 
 Stop = Literal["cancel", "preempt"]
 
@@ -135,6 +136,8 @@ class Run:
     packed_with: Mapping[str, Any] = field(default_factory=dict)
     """What the job's last file holds beside the network, as `models.pack` takes it (`steps`, `metrics`, `digests`), with
     stand-ins as large as what is not known yet; for a step that works toward a number of bytes."""
+    shared: SharedFiles | None = None
+    """What other jobs of the tenant computed and may be read instead; null: everything is computed here."""
     first_epoch: int = 0
     """Added to every noted epoch: a step that trains several times counts on."""
     window: tuple[float, float] = (0.0, 1.0)

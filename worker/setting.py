@@ -18,6 +18,7 @@ from worker.measure import open_data
 from worker.measuring import Measuring
 from worker.messages import Line, Stops
 from worker.run import Stop, Stopped, TableTeacher, Teacher
+from worker.shared_files import SharedFiles
 
 LABELLED: tuple[Split, ...] = ("train", "val", "test")
 UNLABELED: Split = "unlabeled"
@@ -38,6 +39,8 @@ class Setting:
     splits: list[Split]
     line: Line
     stops: Stops
+    shared: SharedFiles | None = None
+    """What the tenant's jobs compute once for all."""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -101,7 +104,18 @@ def open_setting(order: dict[str, Any], line: Line, stops: Stops) -> Setting:
     )
     work_dir = Path(order["work_dir"])
     return Setting(
-        order, spec, device, work_dir, data, alignment, teachers, measuring, splits, line=line, stops=stops
+        order,
+        spec,
+        device,
+        work_dir,
+        data,
+        alignment,
+        teachers,
+        measuring,
+        splits,
+        line=line,
+        stops=stops,
+        shared=SharedFiles(Path(order["shared_dir"])) if order.get("shared_dir") else None,
     )
 
 

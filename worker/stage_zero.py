@@ -11,6 +11,7 @@ from worker.ensemble import combined, score_ensemble
 from worker.run import TableTeacher
 from worker.setting import Setting
 from worker.stages import Stages, write_whole
+from worker.teacher_answers import measure_teacher
 
 # The uploader's own figure may come from other code and another split; beyond this it is another network or
 # preprocessing.
@@ -83,12 +84,7 @@ def _teacher_record(setting: Setting, stages: Stages, index: int) -> dict[str, A
     if isinstance(known, TableTeacher):
         measured = _table_record(setting, known, setting.teacher_logits(index))
     else:
-        measured = setting.measuring.measure(
-            Path(teacher["path"]),
-            outputs=setting.alignment.orders[index],
-            logits=setting.teacher_logits(index),
-            kept=stages.path(0, f"-{index}.json"),
-        )
+        measured = measure_teacher(setting, index, known, stages.path(0, f"-{index}.json"))
     _compare_with_declared(setting, teacher, measured["splits"])
     # The uploaded file is what the user has; ours holds the same tensors in another form.
     return {"id": teacher["id"], **measured, "size_bytes": teacher["size_bytes"]}

@@ -188,7 +188,8 @@ class MetricView(BaseModel):
 
 class ArtifactView(BaseModel):
     """`kind`: final (the answer), stage (an earlier step's), best_so_far (of a job that was cancelled, or late), export (the
-    answer in another format), or what a step calls a file that it offers beside its network."""
+    answer in another format), snapshot (weights of an epoch, for jobs that go on from this one), or what a step calls a file
+    that it offers beside its network."""
 
     id: str
     job_id: str

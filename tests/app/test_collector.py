@@ -355,6 +355,16 @@ def test_decoded_images_go_when_no_job_used_them_for_days(config: Settings, stor
     assert removed(config) == ["decoded images used.u8"]
 
 
+def test_shared_answers_go_when_no_job_used_them_for_days(config: Settings, store: Storage) -> None:
+    folder = config.resolved_data_dir / "cache" / "tenants" / "ten_1"
+    folder.mkdir(parents=True)
+    for file, days in (("a.labels", 8), ("b.labels", 6), ("a.measured", 8), ("b.measured", 6), ("c.part", 2)):
+        (folder / file).write_bytes(b"answers")
+        age(folder / file, days * 24)
+    assert removed(config, dry_run=True) == removed(config)
+    assert sorted(path.name for path in folder.iterdir()) == ["b.labels", "b.measured"]
+
+
 # ---- jobs
 
 

@@ -132,3 +132,19 @@ def test_every_attempt_has_a_folder_of_its_own(sqlite_database: str) -> None:
     again = Path(orders.build(claim(first.job_id))["work_dir"])
     assert again.name == "attempt-2"
     assert (again / "kept").read_text() == "by the first"
+
+
+def test_tenants_share_nothing_that_one_of_them_computed(sqlite_database: str) -> None:
+    """Not even how long it takes tells a tenant what another has run."""
+    with db.transaction() as session:
+        others = tenants.make(session, "other").id
+    with db.reading() as session:
+        job = session.get(Job, compress_job(deadline_seconds=100).job_id)
+    assert job is not None
+    first = orders.build(jobs.Claim(job.id, 1, job.kind, job.spec, "w"))["shared_dir"]
+    with db.transaction() as session:
+        for table in (Job, Teacher, Dataset):
+            session.execute(update(table).values(tenant_id=others))
+    second = orders.build(jobs.Claim(job.id, 1, job.kind, job.spec, "w"))["shared_dir"]
+    assert Path(first).parent == Path(second).parent
+    assert first != second

@@ -48,6 +48,13 @@ class LabelCache:
         words_NC = values_NC.to(self._dtype).contiguous().view(self._words_VMK.dtype)
         self._words_VMK[view][indices_N] = torch.cat([words_NC, _checksum(words_NC)[:, None]], dim=1)
 
+    @property
+    def num_rows(self) -> int:
+        """How many rows are there."""
+        return sum(
+            int((words_NK[:, -1] == _checksum(words_NK[:, :-1])).sum()) for words_NK in self._words_VMK
+        )
+
 
 def _checksum(words_NC: Tensor) -> Tensor:
     """The sum of the words plus one, so that a row of zeros, which a new file has, is no row."""

@@ -5,13 +5,12 @@ Outputs that were computed beforehand fit only the views they were computed on, 
 them. A cache (`soft_labels`) is therefore keyed by the view as well, and a table of plain labels says so.
 """
 
-import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,9 @@ from torch import Tensor
 from app.errors import Problem
 from app.spec.steps.distill import SoftLabelCache
 from models import layer_table
+from worker.distillation.cached_teacher import CachedTeacher, logits_of
 from worker.distillation.features import keep
-from worker.distillation.label_cache import LabelCache
+from worker.distillation.label_sharing import LabelSharing
 from worker.distillation.soft_labels import rows_for
 from worker.run import TableTeacher, Teacher
 from worker.training.batches import Batch, TrainingImages, mixed_seed
@@ -59,7 +59,7 @@ class TeacherTargets:
 
     `seed`: which teacher is drawn for a batch follows from it and the step. `speaking`: false where only the values of
     nodes are of interest, so that no other teacher runs. `watched`: teacher's position -> nodes whose values are heard.
-    `cache`, in files below `folder`: what is said is kept by image and view.
+    `cache`, in files below `folder`: what is said is kept by image and view; with `sharing` also for other jobs.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class TeacherTargets:
         watched: Mapping[int, frozenset[str]] | None = None,
         cache: SoftLabelCache | None = None,
         folder: Path | None = None,
+        sharing: LabelSharing | None = None,
     ) -> None:
         self._temperature = temperature
         self._combine = combine
@@ -86,6 +87,8 @@ class TeacherTargets:
         self._pixels = _Pixels(images)
         self._cache = cache
         self._folder = folder
+        self._sharing = sharing
+        self._num_teachers = len(teachers)
         self._watched = dict(watched or {})
         self._networks: dict[int, _LiveTeacher] = {}
         self._members: dict[int, Member] = {
@@ -104,9 +107,23 @@ class TeacherTargets:
         if self._cache is None:
             return live
         assert self._folder is not None
-        return _CachedTeacher(
-            live, self._images, self._cache, self._temperature, self._folder, position, self._seed
+        return CachedTeacher(
+            live,
+            self._images,
+            self._cache,
+            self._temperature,
+            self._folder,
+            position,
+            self._seed,
+            sharing=self._sharing,
+            turns=self._turns(position),
         )
+
+    def _turns(self, position: int) -> list[Any] | None:
+        """Which batches this teacher is asked about: all, or those that `drawn` gives it."""
+        if self._combine != "random_per_batch" or self._num_teachers == 1:
+            return None
+        return [position, *normalised_shares(self._weights, self._num_teachers)]
 
     def __enter__(self) -> Self:
         trial = self._images.batch(0, "none")
@@ -180,6 +197,18 @@ class TeacherTargets:
     def _mean(self) -> Literal["mean_probability", "mean_logit"]:
         # Of the one teacher that was drawn either is its softmax; of all, the mean probability is what is expected.
         return "mean_logit" if self._combine == "mean_logit" else "mean_probability"
+
+    def answer_counts(self) -> list[dict[str, Any]]:
+        """Of each teacher that is remembered: how many answers were computed, and how many read."""
+        return [member.counts() for member in self._remembered()]
+
+    def leave_for_others(self) -> bool:
+        """Leave what was said for later trainings; false where the disk is full."""
+        left = [member.leave_for_others() for member in self._remembered()]
+        return all(left)
+
+    def _remembered(self) -> list[CachedTeacher]:
+        return [member for member in self._members.values() if isinstance(member, CachedTeacher)]
 
     @torch.no_grad()
     def plain_logits(self) -> Tensor:
@@ -264,75 +293,3 @@ class _TableMember:
         blended_NC = p_NC[whole.mixup.partner_N].lerp(p_NC, whole.mixup.share)
         logits_NC = logits_of(blended_NC, self._temperature).to(self._device)
         return logits_NC if batch.rows is None else logits_NC[batch.rows]
-
-
-class _CachedTeacher:
-    """Asks its teacher once for each view of each image.
-
-    When one image of a batch is missing the whole batch is asked, but only what was missing is kept: so a run that is
-    killed and replays a step hears the same, to the bit, as an undisturbed one.
-    """
-
-    def __init__(
-        self,
-        live: _LiveTeacher,
-        images: TrainingImages,
-        cache: SoftLabelCache,
-        temperature: float,
-        folder: Path,
-        position: int,
-        seed: int,
-    ) -> None:
-        self._live = live
-        self._normalise = cache.normalise
-        self._temperature = temperature
-        self._device = images.device
-        identity = [
-            live.teacher.id,
-            images.digests,
-            seed,
-            cache.model_dump(),
-            temperature,
-            live.teacher.preprocessing,
-        ]
-        name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-        self._cache = LabelCache(
-            folder / f"{position}-{name}.labels",
-            num_views=cache.views,
-            num_images=len(images.labels_N),
-            num_classes=len(live.teacher.order),
-            dtype=cache.dtype,
-        )
-
-    @property
-    def macs(self) -> int:
-        return self._live.macs
-
-    def logits(self, batch: Batch) -> Tensor:
-        if batch.view_number is None:
-            return self._live.logits(batch)
-        values_NC, is_there_N = self._cache.read(batch.view_number, batch.indices_N)
-        if not bool(is_there_N.all()):
-            said_NC = normalised(self._live.logits(batch), self._normalise, self._temperature).cpu()
-            missing_N = ~is_there_N
-            self._cache.write(batch.view_number, batch.indices_N[missing_N], said_NC[missing_N])
-            values_NC, _ = self._cache.read(batch.view_number, batch.indices_N)
-        logits_NC = values_NC.float()
-        if self._normalise == "temperature":
-            logits_NC = logits_of(logits_NC, self._temperature)
-        return logits_NC.to(self._device)
-
-
-def normalised(
-    logits_NC: Tensor, how: Literal["none", "temperature", "zscore"], temperature: float
-) -> Tensor:
-    """Logits as they are kept: unchanged, as probabilities, or with mean 0 and standard deviation 1."""
-    if how == "temperature":
-        return F.softmax(logits_NC / temperature, dim=1)
-    return standardized(logits_NC) if how == "zscore" else logits_NC
-
-
-def logits_of(probabilities_NC: Tensor, temperature: float) -> Tensor:
-    """Logits, up to a constant a row, whose softmax at the temperature these float32 probabilities are; 0 becomes the
-    smallest normal number."""
-    return temperature * probabilities_NC.clamp_min(torch.finfo(torch.float32).tiny).log()

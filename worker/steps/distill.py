@@ -12,10 +12,12 @@ from torch import Tensor
 from app.errors import Problem
 from app.spec.steps.distill import Distill
 from models import Network, layer_table
+from worker.distillation.cached_teacher import normalised
 from worker.distillation.features import Hinted, with_hints
+from worker.distillation.label_sharing import LabelSharing
 from worker.distillation.soft_labels import SoftLabels, write_soft_labels
 from worker.distillation.targets import soft_term
-from worker.distillation.teachers import TeacherTargets, normalised
+from worker.distillation.teachers import TeacherTargets
 from worker.run import Run, TableTeacher
 from worker.training.batches import Batch, TrainingImages
 from worker.training.loop import concatenated, train
@@ -51,8 +53,10 @@ def apply(model: Network | None, spec: Distill, run: Run) -> Network:
             teacher_macs=targets.macs_in(spec.epochs),
             macs=layer_table(student)["macs"] + (0 if hinted is None else hinted.regressor_macs),
         )
-        if spec.soft_labels is not None and spec.soft_labels.keep:
-            _offer_labels(targets, images, spec, run)
+        if spec.soft_labels is not None:
+            _leave_labels(targets, run)
+            if spec.soft_labels.keep:
+                _offer_labels(targets, images, spec, run)
     network = trained.student if isinstance(trained, Hinted) else trained
     network.encoded = {}
     return network
@@ -87,6 +91,7 @@ def _targets(spec: Distill, run: Run, images: TrainingImages) -> TeacherTargets:
         watched=watched,
         cache=spec.soft_labels,
         folder=run.work_dir / _CACHE_FOLDER,
+        sharing=None if run.shared is None else LabelSharing(run.shared, spec.augmentation),
     )
 
 
@@ -109,6 +114,13 @@ class _Loss:
         if self._hinted is None:
             return loss
         return loss + self._hinted.loss(spec.hints, heard.features)
+
+
+def _leave_labels(targets: TeacherTargets, run: Run) -> None:
+    """Tell how many answers were computed, and leave them for other jobs."""
+    run.details["soft_labels"] = targets.answer_counts()
+    if not targets.leave_for_others():
+        run.log("the disk is full: what the teachers said is not kept for other jobs")
 
 
 def _offer_labels(targets: TeacherTargets, images: TrainingImages, spec: Distill, run: Run) -> None:

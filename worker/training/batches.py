@@ -103,7 +103,7 @@ class TrainingImages:
         self.data = data
         self.splits = splits
         self.device = device
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._mixup = mixup
         self._views = views
@@ -122,20 +122,20 @@ class TrainingImages:
     @property
     def steps_per_epoch(self) -> int:
         """A single image left over is passed by, as batch normalisation cannot train on one."""
-        whole, rest = divmod(self.num_images, self._batch_size)
+        whole, rest = divmod(self.num_images, self.batch_size)
         return max(whole + (rest > 1), 1)
 
     def num_images_in(self, num_steps: int) -> int:
         """Shown in so many steps from the beginning of an epoch on."""
         epochs, steps = divmod(num_steps, self.steps_per_epoch)
-        an_epoch = min(self.num_images, self.steps_per_epoch * self._batch_size)
-        return epochs * an_epoch + min(steps * self._batch_size, an_epoch)
+        an_epoch = min(self.num_images, self.steps_per_epoch * self.batch_size)
+        return epochs * an_epoch + min(steps * self.batch_size, an_epoch)
 
     def batch(self, step: int, augmentation: Literal["none", "light", "strong"]) -> Batch:
         """The batch of the 0-based step `step`: the same on every call and after every restart."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order_N = _epoch_order(self._seed, epoch, self.num_images)
-        indices_N = order_N[position * self._batch_size : (position + 1) * self._batch_size]
+        indices_N = order_N[position * self.batch_size : (position + 1) * self.batch_size]
         if self._used_M is not None:
             indices_N = self._used_M[indices_N]
         if self._views is None:
@@ -157,7 +157,7 @@ class TrainingImages:
 
     def plain(self) -> Iterator[Batch]:
         """All images once, used or not, in order and as they are."""
-        for indices_N in torch.arange(len(self.labels_N)).split(self._batch_size):
+        for indices_N in torch.arange(len(self.labels_N)).split(self.batch_size):
             yield Batch(indices_N, self.labels_N[indices_N].to(self.device), None)
 
     def paths(self) -> list[str]:

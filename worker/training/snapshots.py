@@ -20,13 +20,13 @@ def save_snapshot(folder: Path, epoch: int, network: nn.Module) -> None:
     buffer = io.BytesIO()
     torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, buffer)
     folder.mkdir(parents=True, exist_ok=True)
-    with appears_whole(_path(folder, epoch)) as file:
+    with appears_whole(snapshot_path(folder, epoch)) as file:
         file.write(buffer.getbuffer())
 
 
 def load_snapshot(folder: Path, epoch: int) -> dict[str, Tensor]:
     """The tensors after `epoch` epochs, on the CPU. Raises Problem 422 SNAPSHOT_MISSING, naming the epochs there are."""
-    if not _path(folder, epoch).exists():
+    if not snapshot_path(folder, epoch).exists():
         kept = sorted(int(path.stem) for path in folder.glob("*.pt"))
         raise Problem(
             422,
@@ -34,9 +34,10 @@ def load_snapshot(folder: Path, epoch: int) -> dict[str, Tensor]:
             f"The step that trained this network kept no weights of epoch {epoch}; it kept epochs "
             f"{', '.join(map(str, kept)) or 'none'}. Rewind to an epoch from 0 to that step's epochs.",
         )
-    state: dict[str, Tensor] = torch.load(_path(folder, epoch), map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = torch.load(snapshot_path(folder, epoch), map_location="cpu", weights_only=True)
     return state
 
 
-def _path(folder: Path, epoch: int) -> Path:
+def snapshot_path(folder: Path, epoch: int) -> Path:
+    """Where the weights after `epoch` epochs are, if they were kept."""
     return folder / f"{epoch}.pt"
