@@ -30,7 +30,8 @@ def csv_text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv quotes a cell for \n, not for \r
+        return f"'{text}" if text.startswith(_FORMULA) else text
     if isinstance(value, bool | list | dict):
         return json.dumps(value)
     return value

@@ -116,7 +116,8 @@ def recall_plot(found: Sequence[Recall], split: str) -> Plot | None:
     return Plot(
         "recall",
         "Recall by class",
-        f"Of {plural(len(found), 'class', 'classes')} on {split}, {len(known)} are shown, those that lost the most first. {told}".strip(),
+        f"Of {plural(len(found), 'class', 'classes')} on {split}, {len(known)} are shown, those that lost the most first. "
+        f"{told}".rstrip(),
         ["class", "num_images", "teacher_num_correct", "answer_num_correct"],
         [[each.name, each.num_images, each.teacher, each.answer] for each in known],
         draw,
@@ -199,8 +200,8 @@ def confusion_plot(record: dict[str, Any], class_names: Sequence[str]) -> Plot |
     return Plot(
         "confusion",
         title,
-        f"Rows are true classes, columns the answer's, shaded by the share of the row: {right:,} of {total:,} images lie on the "
-        f"diagonal. {_worst_pair(counts, names)}",
+        f"Rows are true classes, columns the answer's, shaded by the share of the row: {right:,} of {total:,} images lie "
+        f"on the diagonal. {_worst_pair(counts, names)}",
         ["true", "answered", "num_images"],
         [
             [names[true], names[answered], count]
@@ -226,9 +227,7 @@ def confusion_difference(
     moved = [
         [a - b for a, b in zip(row, other, strict=True)] for row, other in zip(mine, theirs, strict=True)
     ]
-    shares = [
-        [count / max(1, sum(row)) for count in line] for line, row in zip(moved, mine, strict=True)
-    ]
+    shares = [[count / max(1, sum(row)) for count in line] for line, row in zip(moved, mine, strict=True)]
     largest = max((abs(share) for row in shares for share in row), default=0.0) or 1.0
     lost = -sum(row[k] for k, row in enumerate(moved))
     title = f"Confusion on {split}: the answer less the teacher"
@@ -305,7 +304,9 @@ def _heat_map(
         axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 5 else 0, fontsize=11)
         axes.set_yticks(range(len(names)), labels, fontsize=11)
     axes.set_ylabel("true class", color=INK)
-    axes.set_xlabel("answered" if len(names) <= _MOST_NAMED else "answered (position of the class)", color=INK)
+    axes.set_xlabel(
+        "answered" if len(names) <= _MOST_NAMED else "answered (position of the class)", color=INK
+    )
     if len(names) > _MOST_NUMBERED:
         axes.tick_params(labelcolor=MUTED)
         return

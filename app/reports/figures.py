@@ -122,8 +122,7 @@ def amount_axis(axes: Axes, which: str, label: str, values: Sequence[float], uni
     axis.set_label_text(f"{label} (log scale)" if is_log else label)
 
 
-def _log_ticks(
-low: float, high: float) -> list[float]:
+def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 of each decade; powers of ten alone where that would be too many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if math.log10(high / low) < 2.2 else (1,)

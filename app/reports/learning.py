@@ -27,7 +27,9 @@ class Curve(NamedTuple):
 def learning_curves(facts: JobFacts) -> Plot | None:
     """Val accuracy above, losses below; every seed a thin line, with their mean."""
     begins, end = _step_begins(facts.points)
-    by_name = {name: _curves(facts.points, name, begins) for name in ("accuracy", "cross_entropy", "train_loss")}
+    by_name = {
+        name: _curves(facts.points, name, begins) for name in ("accuracy", "cross_entropy", "train_loss")
+    }
     if not any(by_name.values()):
         return None
     has_accuracy = bool(by_name["accuracy"])
@@ -163,7 +165,9 @@ def _alt(by_name: dict[str, list[Curve]], num_steps: int, end: int, teacher: flo
     if not curves:
         losses = by_name["train_loss"]
         mean = _mean(losses) if losses else None
-        went = f": train loss from {mean.values[0]:.3g} to {mean.values[-1]:.3g}" if mean and mean.values else ""
+        went = (
+            f": train loss from {mean.values[0]:.3g} to {mean.values[-1]:.3g}" if mean and mean.values else ""
+        )
         return f"Losses over {where}{went}."
     mean = _mean(curves)
     seeds = f", mean of {len(curves)} seeds" if len(curves) > 1 else ""

@@ -15,7 +15,18 @@ from app.tables import Artifact, Attempt
 
 # What tells one step from another at a glance, in this order.
 _TELLING = (
-    *("student", "scheme", "bits", "criterion", "keep", "iterations", "recover", "target", "alpha", "temperature"),
+    *(
+        "student",
+        "scheme",
+        "bits",
+        "criterion",
+        "keep",
+        "iterations",
+        "recover",
+        "target",
+        "alpha",
+        "temperature",
+    ),
     *("epochs", "finetune_epochs", "learning_rate", "augment"),
 )
 
@@ -44,7 +55,9 @@ def _told(name: str, value: Any) -> str:
 
 def _plainly(value: Any) -> str:
     if isinstance(value, dict):
-        return shown(" ".join(f"{key} {_plainly(item)}" for key, item in value.items() if item is not None), 60)
+        return shown(
+            " ".join(f"{key} {_plainly(item)}" for key, item in value.items() if item is not None), 60
+        )
     if isinstance(value, list):
         return shown(f"[{', '.join(map(_plainly, value))}]", 60)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(value, 40)
@@ -61,21 +74,30 @@ def asked(spec: dict[str, Any], schema: type[BaseModel] = JobSpec) -> dict[str, 
 def curl(path: str, body: dict[str, Any]) -> Code:
     """The command that posts this body. Nothing in it means anything to a shell: a quoted here-document, ASCII alone."""
     document = json.dumps(body, indent=2)
-    return Code(f'U=http://127.0.0.1:8000   # where the service answers\ncurl "$U{path}" --json @- <<\'JSON\'\n{document}\nJSON')
+    return Code(
+        f"U=http://127.0.0.1:8000   # where the service answers\ncurl \"$U{path}\" --json @- <<'JSON'\n{document}\nJSON"
+    )
 
 
 def repeating(facts: JobFacts) -> list[Block]:
     spec = facts.job.spec
     blocks: list[Block] = [
         Paragraph(
-            "The same spec on the same teachers and data, with the same number of threads on the same kind of processor, gives "
-            "the same bytes. Steps and fields at their defaults are left out."
+            "The same spec on the same teachers and data, with the same number of threads on the same kind of processor, "
+            "gives the same bytes. Steps and fields at their defaults are left out."
         ),
         curl("/v1/jobs", asked(spec)),
     ]
     seeds = spec.get("seeds", 1)
     first = spec.get("seed", 0)
-    pairs = [("seed", str(first) if seeds == 1 else f"{first} to {first + seeds - 1}; the answer is that of {facts.result.get('seed', NOTHING)}")]
+    pairs = [
+        (
+            "seed",
+            str(first)
+            if seeds == 1
+            else f"{first} to {first + seeds - 1}; the answer is that of {facts.result.get('seed', NOTHING)}",
+        )
+    ]
     pairs += [("teacher", _named(ident, facts.teachers)) for ident in spec.get("teachers", [])]
     pairs.append(("data set", _named(spec.get("dataset", ""), {spec.get("dataset", ""): facts.dataset_name})))
     for split, found in (facts.result.get("splits") or {}).items():
@@ -109,7 +131,11 @@ def receipt(artifact: Artifact) -> list[Block]:
     blocks: list[Block] = [Facts(pairs)]
     if artifact.receipt is None:
         return [*blocks, Paragraph("This file was made before artifacts had receipts.")]
-    return [*blocks, Paragraph("Its receipt is checked without this service, with torch and Pillow alone:"), Code(command)]
+    return [
+        *blocks,
+        Paragraph("Its receipt is checked without this service, with torch and Pillow alone:"),
+        Code(command),
+    ]
 
 
 def environment(facts: JobFacts) -> Facts | None:
@@ -125,7 +151,9 @@ def environment(facts: JobFacts) -> Facts | None:
         "precision": "precision of training",
         "cpu": "processor",
     }
-    return Facts([(title, _cell(found[name])) for name, title in names.items() if found.get(name) is not None])
+    return Facts(
+        [(title, _cell(found[name])) for name, title in names.items() if found.get(name) is not None]
+    )
 
 
 def _cell(value: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app import durations, workers
 from app.errors import not_found
@@ -106,17 +106,24 @@ def find(session: Session, sweep_id: str) -> Sweep:
 
 
 def children(session: Session, sweep_id: str) -> list[Child]:
-    """The jobs of the grid in order of point and seed, with all they hold. Problem 404."""
+    """The jobs of the grid in order of point and seed. Problem 404.
+
+    Their results, which may be megabytes together, are read when one is asked for, in this session.
+    """
     points = grid(SweepSpec.model_validate(find(session, sweep_id).spec))
-    found = select(Job).where(Job.sweep_id == sweep_id, Job.point.is_not(None))
+    found = select(Job).options(defer(Job.result)).where(Job.sweep_id == sweep_id, Job.point.is_not(None))
     made = [_child(job, points[job.point].params) for job in session.scalars(found) if job.point is not None]
     return sorted(made, key=lambda child: (child.point, child.seed))
 
 
 def _child(job: Job, params: dict[str, Any]) -> Child:
     assert job.point is not None
-    state = INFEASIBLE_STATE if is_infeasible(job.state, job.error) else job.state
-    return Child(job, job.point, params, job.spec["seed"], state)
+    return Child(job, job.point, params, job.spec["seed"], state_of(job))
+
+
+def state_of(job: Job) -> str:
+    """The job's state, or "infeasible"."""
+    return INFEASIBLE_STATE if is_infeasible(job.state, job.error) else job.state
 
 
 def snapshot(session: Session, sweep_id: str) -> SweepSnapshot:

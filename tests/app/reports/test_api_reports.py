@@ -21,7 +21,9 @@ def test_a_report_comes_from_both_databases(service: Service) -> None:
 
 def test_every_plot_that_is_listed_is_there(sqlite_service: Service, job_id: str) -> None:
     items = sqlite_service.client.get(f"/v1/jobs/{job_id}/plots").json()["items"]
-    assert {"learning_curves", "accuracy_size", "confusion", "recall", "layers"} <= {item["name"] for item in items}
+    assert {"learning_curves", "accuracy_size", "confusion", "recall", "layers"} <= {
+        item["name"] for item in items
+    }
     for item in items:
         svg, png, table = (sqlite_service.client.get(item["links"][kind]) for kind in ("svg", "png", "csv"))
         assert svg.headers["content-type"] == "image/svg+xml"
@@ -38,7 +40,9 @@ def test_an_unchanged_report_is_not_sent_again(sqlite_service: Service) -> None:
     job_id = sqlite_service.job()
     path = f"/v1/jobs/{job_id}/report"
     first = sqlite_service.client.get(path)
-    assert sqlite_service.client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    assert (
+        sqlite_service.client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    )
     other = sqlite_service.client.get(f"{path}?format=md")
     assert other.headers["etag"] != first.headers["etag"]
     claim = sqlite_service.worker.claim(job_id)

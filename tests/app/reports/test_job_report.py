@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -72,7 +73,15 @@ def test_shares_of_layers_add_up(sqlite_service: Service, job_id: str) -> None:
     table = page_of(sqlite_service, job_id).table("Layers of the network after step 2")
     shares = [float(row[4]) for row in table.rows]
     assert shares[:-1] == [10.0, 20.0, 30.0, 40.0]
-    assert table.rows[-1][:1] + table.rows[-1][3:] == ["sum", "250", "100.0", "1,000", "100.0", "10,000", "100.0"]
+    assert table.rows[-1][:1] + table.rows[-1][3:] == [
+        "sum",
+        "250",
+        "100.0",
+        "1,000",
+        "100.0",
+        "10,000",
+        "100.0",
+    ]
 
 
 def test_what_each_layer_bears_is_told(sqlite_service: Service, job_id: str) -> None:
@@ -131,7 +140,7 @@ def test_headings_go_down_one_at_a_time(sqlite_service: Service, job_id: str) ->
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert headings[0] == 1
     assert headings.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
     anchors = {section["id"] for section in page.tags("section")}
     assert {link["href"][1:] for link in page.tags("a") if link["href"].startswith("#")} == anchors
 
@@ -194,7 +203,9 @@ def test_markdown_has_the_same_numbers(sqlite_service: Service, job_id: str) -> 
 
 def test_the_command_posts_the_same_job_again(sqlite_service: Service) -> None:
     """Run by a real shell with a curl that keeps what it is told, whatever the job is called."""
-    job_id = ended(sqlite_service, examples.result(), name="it's `id` $(id) \"x\" 猫", seed=7, max_bytes=200_000)
+    job_id = ended(
+        sqlite_service, examples.result(), name='it\'s `id` $(id) "x" 猫', seed=7, max_bytes=200_000
+    )
     page = page_of(sqlite_service, job_id)
     command = next(text for text in page.text.split("U=http")[1:] if "/v1/jobs" in text.split("JSON")[0])
     script = "curl() { printf '%s\\n' \"$@\"; cat; }\nU=http" + command.split("\nJSON")[0] + "\nJSON\n"
@@ -280,7 +291,9 @@ def test_a_failed_job_says_why(sqlite_service: Service) -> None:
     stages = examples.result()["stages"]
     problem = Problem(422, "TRAINING_DIVERGED", "Training diverged in epoch 3 of 5. Lower learning_rate.")
     with transaction() as session:
-        jobs.record(session, claim, events=[("stage", stages[0]), ("log", {"level": "warning", "message": "it rose"})])
+        jobs.record(
+            session, claim, events=[("stage", stages[0]), ("log", {"level": "warning", "message": "it rose"})]
+        )
         jobs.fail(session, claim, problem)
     page = page_of(sqlite_service, job_id)
     assert "TRAINING_DIVERGED: Training diverged in epoch 3 of 5. Lower learning_rate." in page.text
@@ -302,7 +315,9 @@ def test_results_of_before_classes_were_counted_have_a_report(sqlite_service: Se
 def test_several_seeds_have_their_spread(sqlite_service: Service) -> None:
     spread = {"mean": 0.7, "std": 0.0141, "min": 0.69, "max": 0.71, "values": [0.69, 0.71]}
     sizes = {"mean": 10.0, "std": 0.0, "min": 10, "max": 10, "values": [10, 10]}
-    summary = [{"step": 1, "method": "distill", "splits": {"test": {"accuracy": spread}}, "size_bytes": sizes}]
+    summary = [
+        {"step": 1, "method": "distill", "splits": {"test": {"accuracy": spread}}, "size_bytes": sizes}
+    ]
     result = examples.result(summary=summary)
     page = page_of(sqlite_service, ended(sqlite_service, result, seeds=2))
     assert page.table("Spread over the seeds").rows == [
@@ -326,8 +341,6 @@ def test_a_large_job_is_folded(sqlite_service: Service) -> None:
     assert len(folded) > 5
     assert len(answer.text) < 1_500_000
     assert seconds < 10, "two seconds on a quiet machine, see docs/reports.md"
-
-
 
 
 def test_curves_of_steps_that_another_job_did_are_its(sqlite_service: Service) -> None:

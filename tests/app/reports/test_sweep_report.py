@@ -81,7 +81,9 @@ def test_the_verdict_is_the_summarys(sqlite_service: Service, alpha: str) -> Non
 
 
 def test_the_plots_are_drawn_from_the_same_numbers(sqlite_service: Service, alpha: str) -> None:
-    items = {item["name"]: item for item in sqlite_service.client.get(f"/v1/sweeps/{alpha}/plots").json()["items"]}
+    items = {
+        item["name"]: item for item in sqlite_service.client.get(f"/v1/sweeps/{alpha}/plots").json()["items"]
+    }
     assert set(items) == {"metric", "differences", "pareto"}
     rows = list(csv.DictReader(io.StringIO(sqlite_service.client.get(items["metric"]["links"]["csv"]).text)))
     assert [(float(row["alpha"]), float(row["test_accuracy_mean"])) for row in rows] == [
@@ -142,7 +144,9 @@ def test_categories_are_rows(sqlite_service: Service) -> None:
     assert not {tag for tag, _ in page.elements} & {"script", "img"}
     assert "\u202e" not in source
     svg = sqlite_service.client.get(f"/v1/sweeps/{sweep_id}/plots/metric.svg").content
-    texts = [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    texts = [
+        element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
     assert "plan=$plain$" in texts
     markdown = sqlite_service.client.get(f"/v1/sweeps/{sweep_id}/report?format=md").text
     assert "<script" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
@@ -154,7 +158,11 @@ def test_what_has_no_answer_is_there_with_its_reason(sqlite_service: Service) ->
     sweep_id = post(sqlite_service, axes=axes)
     rows = children(sqlite_service, sweep_id)
     finish(sqlite_service, rows[0]["job_id"], examples.answer(70))
-    finish(sqlite_service, rows[1]["job_id"], Problem(422, "BUDGET_TOO_SMALL", "The smallest file has 500 bytes."))
+    finish(
+        sqlite_service,
+        rows[1]["job_id"],
+        Problem(422, "BUDGET_TOO_SMALL", "The smallest file has 500 bytes."),
+    )
     finish(sqlite_service, rows[2]["job_id"], Problem(422, "TRAINING_DIVERGED", "It diverged."))
     page = page_of(sqlite_service, sweep_id)
     assert page.table("Infeasible").rows == [
@@ -187,7 +195,10 @@ def test_the_command_posts_the_same_sweep(sqlite_service: Service, alpha: str) -
     assert again.status_code == 202, again.text
     was = sqlite_service.client.get(f"/v1/sweeps/{alpha}").json()
     assert {**again.json()["spec"], "job": None} == {**was["spec"], "job": None}
-    table = [sqlite_service.client.get(f"/v1/sweeps/{ident}/table").json()["rows"] for ident in (alpha, again.json()["id"])]
+    table = [
+        sqlite_service.client.get(f"/v1/sweeps/{ident}/table").json()["rows"]
+        for ident in (alpha, again.json()["id"])
+    ]
     assert [(row["point"], row["alpha"], row["seed"]) for row in table[0]] == [
         (row["point"], row["alpha"], row["seed"]) for row in table[1]
     ]
