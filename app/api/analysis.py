@@ -59,7 +59,8 @@ Metric = Annotated[
     str | None,
     Query(
         max_length=100,
-        description="A column of numbers; without it the sweep's own; test_accuracy, or val_accuracy where there is no test.",
+        description="A column of numbers. Without it the sweep's own, else test_accuracy, or val_accuracy where there "
+        "is no test.",
     ),
 ]
 Jobs = Annotated[

@@ -144,9 +144,7 @@ def test_a_thousand_rows_take_few_statements(sqlite_database: str) -> None:
     """And little time, though the results have 40 MB: about 0.2 s on a quiet core."""
     whole = result(stage(1, "distill", confusion={"val": [[7] * 90] * 90}), PRUNE)
     steps = [{"method": "distill"}, {"method": "prune"}]
-    children = [
-        child(n, {"alpha": n // 10}, point=n // 10, seed=n % 10, steps=steps) for n in range(1000)
-    ]
+    children = [child(n, {"alpha": n // 10}, point=n // 10, seed=n % 10, steps=steps) for n in range(1000)]
     with tenancy.transaction(DEFAULT) as session:
         stored(session, children)
     with db.transaction() as session:
