@@ -77,11 +77,14 @@ def plan(session: Session, spec: SweepSpec, *, max_jobs: int, first_seed: int = 
     """
     check_size(spec, max_jobs)
     points = grid(spec)
+    jobs = jobs_at(spec, points)
+    # A session forgets rows that nobody holds, and every point asks for them again.
+    held = [session.get(table, ident) for table, ident in _named_rows(jobs)]
     planned: list[PlannedJob] = []
     warnings: dict[str, None] = {}
     errors: Errors = []
     has_test = True
-    for point, job in zip(points, jobs_at(spec, points), strict=True):
+    for point, job in zip(points, jobs, strict=True):
         errors += _label_errors(spec, job)
         found = _resolved(session, point, job)
         if isinstance(found, list):
@@ -97,9 +100,15 @@ def plan(session: Session, spec: SweepSpec, *, max_jobs: int, first_seed: int = 
     if spec.metric is None:
         spec = spec.model_copy(update={"metric": "test_accuracy" if has_test else "val_accuracy"})
     planned = _with_reused(session, planned)
+    del held
     possible = [job for job in planned if job.problem is None]
     shared = tree([job.spec for job in possible], alone={at for at, job in enumerate(possible) if job.reuses})
     return PlannedSweep(spec, planned, shared, list(warnings))
+
+
+def _named_rows(jobs: Sequence[JobSpec]) -> set[tuple[Any, str]]:
+    teachers = {(Teacher, ident) for job in jobs for ident in job.teachers}
+    return teachers | {(Dataset, job.dataset) for job in jobs}
 
 
 def check_size(spec: SweepSpec, max_jobs: int) -> None:

@@ -163,4 +163,4 @@ class SweepMachine(RuleBasedStateMachine):
 @pytest.mark.usefixtures("database")
 def test_a_sweep_is_consistent_whatever_happens_to_it(tmp_path: Path) -> None:
     SweepMachine.ground = prepared(Storage(tmp_path / "data"))
-    run_state_machine_as_test(SweepMachine, settings=long_run(12, 30))
+    run_state_machine_as_test(SweepMachine, settings=long_run(6, 25))

@@ -16,18 +16,9 @@ from app.sweeps import planning, reads, submitting, verbs
 from app.tables import Artifact, Event, Job, Sweep, Teacher
 from app.tenants import DEFAULT
 from tests.app.sweeps.conftest import QUANTIZE, TRAIN, Ground, prune
-from tests.faults.checker import check
 
 RATES: dict[str, Any] = {"field": "/steps/1/keep_rate", "values": [0.9, 0.8, 0.7]}
 EPOCHS: dict[str, Any] = {"field": "/steps/0/epochs", "values": [1, 2, 3]}
-
-
-@pytest.fixture(autouse=True)
-def _all_rows_tell_the_same(request: pytest.FixtureRequest) -> Any:
-    yield
-    if {"ground", "sqlite_ground"} & set(request.fixturenames):
-        with db.reading() as session:
-            assert check(session) == []
 
 
 def states(ground: Ground, sweep_id: str) -> list[str]:
