@@ -12,7 +12,7 @@ TESTS  ?= auto
 # With both cores busy, spinning OpenMP threads halve the speed of two processes; passive waiting costs nothing when quiet.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test check fuzz faults serve lock catalogue clean
+.PHONY: help demo test browser check fuzz faults serve lock catalogue clean
 help:
 	@echo "make demo             one real job, from photos to a downloaded .pt   (DATA=photos.zip for your own photos)"
 	@echo "make test             the tests, on real SQLite, PostgreSQL and Valkey servers"
@@ -33,9 +33,18 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)
 	@$(BIN)/python -m examples.demo $(if $(DATA),--photos "$(DATA)")
 
-test: $(READY)
+test: $(READY) browser
 	@echo "==> Running the tests"
 	@$(BIN)/python -m pytest --numprocesses $(TESTS) --maxprocesses 4 --dist loadfile
+
+# The tests of the page need a Chromium. Debian has one; where we may not install it they say so and are skipped (in CI they fail).
+browser:
+	@for name in "$$FEWBYTES_CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v "$$name" >/dev/null 2>&1 && exit 0; done; \
+	[ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ] || exit 0; \
+	echo "==> Installing Chromium for the tests of the page"; \
+	apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null \
+	|| echo "It could not be installed."
 
 check: $(READY)
 	@echo "==> Checking format, lint, types, import contracts, catalogue"

@@ -18,6 +18,7 @@ from app.api import (
     files,
     jobs,
     openapi,
+    page,
     presets,
     problems,
     reports,
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         service,
         administration,
         documentation,
+        page,
     ):
         app.include_router(router.router)
     problems.install(app)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from app import outage, queue, reads, workers
+from app.api import page
 from app.api.content import content_response
 from app.api.context import CurrentCaller, CurrentSettings
 from app.api.threads import probing
@@ -80,9 +81,16 @@ class Readiness(BaseModel):
     broker: str
 
 
-@router.get("/")
-def root() -> dict[str, Any]:
-    """Where everything is."""
+@router.get(
+    "/",
+    response_model=dict[str, Any],
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def root(request: Request, response: Response) -> Any:
+    """Where everything is; for a browser (Accept: text/html) the page."""
+    if page.is_wanted(request):
+        return page.index(request)
+    response.headers["Vary"] = "Accept"
     return {"service": "fewbytes", "routes": _ROUTES}
 
 
