@@ -272,16 +272,19 @@ def _worst_pair(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 # ---- heat maps
 
 _SIDE = 400
+_LEVEL = 5
+"""Up to so many names have room beside each other."""
 
 
 def _label_room(names: Sequence[str]) -> float:
     longest = max(len(label_for(name, 16)) for name in names)
-    return 24 + 6.8 * longest if len(names) <= _MOST_NAMED else 52.0
+    return 20 + 6.4 * longest if len(names) <= _MOST_NAMED else 52.0
 
 
 def _heat_size(names: Sequence[str]) -> dict[str, int]:
     room = _label_room(names)
-    return {"width": int(_SIDE + room + 40), "height": int(_SIDE + room + 66)}
+    below = 56.0 if len(names) <= _LEVEL else room + 16
+    return {"width": int(_SIDE + room + 40), "height": int(40 + _SIDE + below)}
 
 
 def _heat_map(
@@ -301,7 +304,7 @@ def _heat_map(
     axes.tick_params(length=0)
     if len(names) <= _MOST_NAMED:
         labels = [label_for(name, 16) for name in names]
-        axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 5 else 0, fontsize=11)
+        axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > _LEVEL else 0, fontsize=11)
         axes.set_yticks(range(len(names)), labels, fontsize=11)
     axes.set_ylabel("true class", color=INK)
     axes.set_xlabel(

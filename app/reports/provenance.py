@@ -13,7 +13,8 @@ from app.reports.wording import NOTHING, duration, number, shown
 from app.spec.job import JobSpec
 from app.tables import Artifact, Attempt
 
-# What tells one step from another at a glance, in this order.
+# What tells one step from another at a glance, in this order; the first few also where they are the default.
+_ALWAYS = ("student", "scheme", "bits", "criterion", "alpha", "epochs")
 _TELLING = (
     *(
         "student",
@@ -33,11 +34,13 @@ _TELLING = (
 
 def spec_line(spec: dict[str, Any]) -> str:
     """A job's steps in one line: distill (report/final, alpha 0.8, epochs 30) → quantize (minmax)."""
-    return " → ".join(_step_line(step) for step in asked(spec).get("steps", []))
+    steps = zip(spec.get("steps", []), asked(spec).get("steps", []), strict=True)
+    return " → ".join(_step_line(whole, said) for whole, said in steps)
 
 
-def _step_line(step: dict[str, Any]) -> str:
-    told = [_told(name, step[name]) for name in _TELLING if step.get(name) is not None]
+def _step_line(step: dict[str, Any], said: dict[str, Any]) -> str:
+    named = [name for name in _TELLING if name in said or name in _ALWAYS]
+    told = [_told(name, step[name]) for name in named if step.get(name) is not None]
     return f"{step.get('method')} ({', '.join(told)})" if told else str(step.get("method"))
 
 

@@ -31,7 +31,7 @@ def stage_table(stages: Sequence[dict[str, Any]]) -> Table:
         Column("compression ratio"),
         Column("parameters"),
         Column("MACs"),
-        Column("speed-up (MACs)"),
+        Column("speed-up", "in MACs"),
         Column("latency", "ms"),
         Column("p10 to p90", "ms"),
         Column("trained", "epochs"),
@@ -40,7 +40,11 @@ def stage_table(stages: Sequence[dict[str, Any]]) -> Table:
     ]
     rows = [_row(record, stages[0], splits) for record in stages]
     return Table(
-        "Stages", columns, rows, note=_note(stages), emphasised=len(rows) - 1 if len(rows) > 1 else None
+        "The teacher and every step",
+        columns,
+        rows,
+        note=_note(stages),
+        emphasised=len(rows) - 1 if len(rows) > 1 else None,
     )
 
 
@@ -111,12 +115,12 @@ def accuracy_size(stages: Sequence[dict[str, Any]]) -> Plot | None:
             axes.annotate(
                 stage_name(record),
                 (size, share),
-                xytext=(0, 9),
+                xytext=(-5, 6),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 fontsize=11.5,
             )
-        axes.margins(x=0.12, y=0.2)
+        axes.margins(x=0.2, y=0.2)
         amount_axis(axes, "x", "size of the file", sizes, "B")
         percent_axis(axes.yaxis, f"{split} accuracy")
         entitle(figure, "Accuracy and size, stage by stage")

@@ -97,7 +97,8 @@ def _teachers(session: Session, gathered: Gathered) -> list[TeacherRow]:
         if row["step"] == 0:
             rows.setdefault(teams[row["job_id"]], []).append(row)
     wanted = {ident for team in rows for ident in team}
-    names = dict(session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(wanted))).tuples())
+    named = session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(wanted)))
+    names = {row.id: row.name for row in named}
     return [
         TeacherRow([names.get(ident) or ident for ident in team], len(found), found[0])
         for team, found in rows.items()

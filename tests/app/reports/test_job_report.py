@@ -32,7 +32,7 @@ def percent(share: float) -> str:
 
 
 def test_the_stage_table_has_every_number(sqlite_service: Service, job_id: str) -> None:
-    table = page_of(sqlite_service, job_id).table("Stages")
+    table = page_of(sqlite_service, job_id).table("The teacher and every step")
     stages = examples.result()["stages"]
     assert [row[0] for row in table.rows] == ["teacher", "1 distill", "2 quantize"]
     for split in ("test", "val"):
@@ -197,7 +197,7 @@ def test_markdown_has_the_same_numbers(sqlite_service: Service, job_id: str) -> 
     page = page_of(sqlite_service, job_id)
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.split("\n") if line.startswith("|")]
     cells = [[cell.strip().strip("*") for cell in row] for row in rows]
-    for row in page.table("Stages").rows + page.table("Recall on test").rows:
+    for row in page.table("The teacher and every step").rows + page.table("Recall on test").rows:
         assert row in cells
 
 
@@ -264,7 +264,7 @@ def test_a_running_job_has_what_there_is_so_far(sqlite_service: Service) -> None
             progress={"fraction": 0.5},
         )
     page = page_of(sqlite_service, job_id)
-    assert [row[0] for row in page.table("Stages").rows] == ["teacher", "1 distill"]
+    assert [row[0] for row in page.table("The teacher and every step").rows] == ["teacher", "1 distill"]
     assert "step 2 of 2: quantize" in page.text
     assert "The last finished step" in page.text
     assert page.table("Recall on test").rows
@@ -282,7 +282,10 @@ def test_the_stages_of_a_running_job_are_those_of_one_seed(sqlite_service: Servi
     events = [teacher, first | {"seed": 0}, second | {"seed": 0}, first | {"seed": 1, "size_bytes": 5}]
     with transaction() as session:
         jobs.record(session, claim, events=[("stage", event) for event in events])
-    assert page_of(sqlite_service, job_id).table("Stages").column("size") == ["13,770,553", "5"]
+    assert page_of(sqlite_service, job_id).table("The teacher and every step").column("size") == [
+        "13,770,553",
+        "5",
+    ]
 
 
 def test_a_failed_job_says_why(sqlite_service: Service) -> None:
@@ -298,7 +301,7 @@ def test_a_failed_job_says_why(sqlite_service: Service) -> None:
     page = page_of(sqlite_service, job_id)
     assert "TRAINING_DIVERGED: Training diverged in epoch 3 of 5. Lower learning_rate." in page.text
     assert "warning: it rose" in page.text
-    assert [row[0] for row in page.table("Stages").rows] == ["teacher"]
+    assert [row[0] for row in page.table("The teacher and every step").rows] == ["teacher"]
     assert page.table("Attempts").rows[0][5] == "user_error"
 
 
@@ -308,7 +311,7 @@ def test_results_of_before_classes_were_counted_have_a_report(sqlite_service: Se
         for name in ("confusion", "layers", "class_names", "against_teacher"):
             record.pop(name, None)
     page = page_of(sqlite_service, ended(sqlite_service, result))
-    assert page.table("Stages").column("lost to the teacher") == ["–"] * 3
+    assert page.table("The teacher and every step").column("lost to the teacher") == ["–"] * 3
     assert "Recall" not in page.text
 
 
