@@ -162,18 +162,20 @@ def test_on_a_terminal_a_job_is_a_picture_and_ctrl_c_only_ends_the_watching(fewb
     ident = fewbytes.out("submit", "job.yaml", "-q", "--set", "steps.0.epochs=2000")
     terminal, line = pty.openpty()
     command = [sys.executable, "-m", "app.cli", "watch", ident]
-    environment = {**fewbytes.environment, "TERM": "xterm", "NO_COLOR": "1"}
-    process = subprocess.Popen(
+    environment = {**fewbytes.environment, "TERM": "xterm"}
+    with subprocess.Popen(
         command, stdin=line, stdout=line, stderr=line, env=environment, cwd=fewbytes.folder
-    )
-    os.close(line)
-    seen = read_until(terminal, r"step 1 of 2, epoch [\d.]+ of 2000, about .* left in it", 60)
+    ) as process:
+        os.close(line)
+        try:
+            seen = read_until(terminal, r"step 1 of 2, epoch [\d.]+ of 2000, about .* left in it", 60)
+            process.send_signal(signal.SIGINT)
+            said = read_until(terminal, r"fewbytes cancel job_", 20)
+        finally:
+            os.close(terminal)  # whoever writes to it ends
     assert "━" in seen
-    process.send_signal(signal.SIGINT)
-    said = read_until(terminal, r"fewbytes cancel job_", 20)
-    assert f"Stopped watching; {ident} goes on." in said.replace("\r", "")
-    assert process.wait(20) == 130
-    os.close(terminal)
+    assert f"Stopped watching; {ident} goes on." in said
+    assert process.returncode == 130
     assert fewbytes.service.get(f"/v1/jobs/{ident}")["state"] == "running"
     assert fewbytes.out("cancel", ident).startswith(f"{ident} cancel")
     ended = fewbytes.run("watch", ident, code=1)
