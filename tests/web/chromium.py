@@ -76,8 +76,8 @@ class Visitor:
 
     def check(self) -> None:
         """Nothing went wrong in the browser, and nobody else was asked for anything."""
-        assert self.errors == []
-        assert self.elsewhere == []
+        assert not self.errors, self.errors
+        assert not self.elsewhere, self.elsewhere
 
 
 @contextmanager
