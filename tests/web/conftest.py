@@ -18,7 +18,6 @@ from tests.web import chromium
 from tests.web.chromium import Visitor, visiting
 from tests.worker import tiny
 
-
 # A machine that runs other tests beside these is slow at times; what holds, holds at once.
 expect.set_options(timeout=15_000)
 

@@ -10,7 +10,7 @@ from app.db import transaction
 from tests.app.conftest import Service
 from tests.web.chromium import Visitor
 
-HOSTILE = "<img src=x onerror=\"document.title='broken in'\"> & \"quotes\" ' \u202egnp.exe " + "w" * 120
+HOSTILE = '<img src=x onerror="document.title=\'broken in\'"> & "quotes" \' \u202egnp.exe ' + "w" * 120
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,14 @@ def hostile(prepared: Service) -> str:
             phase="<script>alert(1)</script>",
             events=[("log", {"level": "info", "message": HOSTILE})],
             metrics=[{**metric, "unit": "1"}],
-            progress={"fraction": 0.4, "done": 2, "total": 5, "unit": "<u>epoch</u>", "eta_seconds": 7.0, "step": 1},
+            progress={
+                "fraction": 0.4,
+                "done": 2,
+                "total": 5,
+                "unit": "<u>epoch</u>",
+                "eta_seconds": 7.0,
+                "step": 1,
+            },
         )
     return job_id
 
