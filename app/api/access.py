@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 FAILURES_PER_MINUTE = 60
 """Wrong keys of one address. Nobody guesses 160 bits; this is so that trying costs us little."""
 
-_OPEN = re.compile(r"/|/web/[0-9a-f]{1,64}/[a-z_./]*|/healthz|/readyz|/openapi\.json|/docs(/[^/]*)?|/v1/tools/[^/]*")
+_OPEN = re.compile(
+    r"/|/web/[0-9a-f]{1,64}/[a-z_./]*|/healthz|/readyz|/openapi\.json|/docs(/[^/]*)?|/v1/tools/[^/]*"
+)
 _ADMINISTRATION = re.compile(r"/v1/(keys|audit)(/.*)?")
 _READS = ("GET", "HEAD")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="fewbytes"'}

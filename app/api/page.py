@@ -32,7 +32,9 @@ def asset(
 ) -> Response:
     found = page().files.get(path)
     if found is None:
-        raise Problem(404, "NOT_FOUND", "The page has no such file. Load it again: GET / with Accept: text/html.")
+        raise Problem(
+            404, "NOT_FOUND", "The page has no such file. Load it again: GET / with Accept: text/html."
+        )
     # While versions change, a page of the one may ask a server of the other: it gets what there is, not for keeps.
     is_this_version = digest == page().digest
     keep = "public, max-age=31536000, immutable" if is_this_version else "no-store"

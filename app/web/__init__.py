@@ -71,7 +71,7 @@ def _suffix(path: str) -> str:
 
 
 def _index(template: PageFile, digest: str, files: dict[str, PageFile]) -> PageFile:
-    """With the digest in the addresses, and all modules named at once: a browser would find them one import after another."""
+    """With the digest in the addresses, and all modules named: a browser would find them one import after another."""
     modules = sorted(path for path in files if path.endswith(".js"))
     preloads = "\n".join(f'<link rel="modulepreload" href="/web/{digest}/{path}">' for path in modules)
     text = template.content.decode().replace("{{digest}}", digest).replace("{{modules}}", preloads)

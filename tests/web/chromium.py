@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-HOW_TO_GET_ONE = (
-    "There is no Chromium. `apt-get install chromium` (Debian), or set FEWBYTES_CHROMIUM to the program of another one."
-)
+HOW_TO_GET_ONE = "There is no Chromium. `apt-get install chromium` (Debian), or set FEWBYTES_CHROMIUM to the program of another one."
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -76,8 +74,8 @@ class Visitor:
 
     def check(self) -> None:
         """Nothing went wrong in the browser, and nobody else was asked for anything."""
-        assert self.errors == []
-        assert self.elsewhere == []
+        assert not self.errors, self.errors
+        assert not self.elsewhere, self.elsewhere
 
 
 @contextmanager

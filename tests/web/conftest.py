@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from app import db
 from app.settings import Settings
@@ -17,6 +17,9 @@ from tests.service import Service, wait_for
 from tests.web import chromium
 from tests.web.chromium import Visitor, visiting
 from tests.worker import tiny
+
+# A machine that runs other tests beside these is slow at times; what holds, holds at once.
+expect.set_options(timeout=15_000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

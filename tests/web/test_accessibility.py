@@ -15,11 +15,18 @@ from tests.web.test_journeys import QUICK
 @pytest.fixture(scope="module")
 def views(running: Service, registered: dict[str, Any]) -> dict[str, str]:
     """Name -> address of every view, each with something to show."""
-    job = running.post("/v1/jobs", {**registered, "name": "seen by all", "steps": [QUICK, {"method": "quantize"}]})
+    job = running.post(
+        "/v1/jobs", {**registered, "name": "seen by all", "steps": [QUICK, {"method": "quantize"}]}
+    )
     alphas = {"name": "alpha", "field": "/steps/0/alpha", "values": [0, 0.5]}
     sweep = running.post(
         "/v1/sweeps",
-        {"name": "two alphas", "job": {**registered, "steps": [QUICK, {"method": "quantize"}]}, "axes": [alphas], "seeds": 2},
+        {
+            "name": "two alphas",
+            "job": {**registered, "steps": [QUICK, {"method": "quantize"}]},
+            "axes": [alphas],
+            "seeds": 2,
+        },
     )
     assert running.finished(job["id"])["state"] == "succeeded"
     ended = running.http.get(f"/v1/sweeps/{sweep['id']}", params={"wait": 60}).json()

@@ -29,7 +29,9 @@ def ended(page: Page, state: str) -> None:
 @pytest.fixture(scope="module")
 def finished(running: Service, registered: dict[str, Any]) -> dict[str, Any]:
     """A job of two steps that has succeeded."""
-    job = running.post("/v1/jobs", {**registered, "name": "finished", "steps": [QUICK, {"method": "quantize"}]})
+    job = running.post(
+        "/v1/jobs", {**registered, "name": "finished", "steps": [QUICK, {"method": "quantize"}]}
+    )
     done = running.finished(job["id"])
     assert done["state"] == "succeeded", done["error"]
     return done
@@ -47,7 +49,7 @@ def test_a_job_is_made_by_form_and_watched_to_its_end(
     page.get_by_label(re.compile("^Name")).fill("by form")
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_role("heading", name="Plan")).to_be_visible()
-    expect(page.get_by_role("cell", name="120,859").or_(page.get_by_text("multiply-adds")).first).to_be_visible()
+    expect(page.get_by_role("region", name="Estimates after each step").get_by_role("row")).to_have_count(3)
     shoot(page, screenshots, "new-job")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile("#/jobs/job_"))
@@ -114,9 +116,7 @@ def test_what_is_downloaded_is_what_was_measured(
     assert download.value.suggested_filename.endswith(".pt")
 
 
-def test_errors_of_the_service_stand_at_their_fields(
-    visitor: Visitor, registered: dict[str, Any]
-) -> None:
+def test_errors_of_the_service_stand_at_their_fields(visitor: Visitor, registered: dict[str, Any]) -> None:
     """By JSON pointer, also in a part that is folded; the focus goes to the summary, and from there to the field."""
     page = visitor.go("/new")
     step = page.locator('[data-pointer="/steps/0"]')
@@ -152,7 +152,9 @@ def test_the_form_the_curl_and_the_json_say_the_same(
     page.get_by_role("button", name="Remove step 3").click()
     page.get_by_text("Edit as JSON").click()
     spec = page.get_by_label("Spec", exact=True)
-    assert [step["method"] for step in page.evaluate("(text) => JSON.parse(text).steps", spec.input_value())] == [
+    assert [
+        step["method"] for step in page.evaluate("(text) => JSON.parse(text).steps", spec.input_value())
+    ] == [
         "distill",
         "fold",
     ]
@@ -220,9 +222,7 @@ def test_a_file_is_uploaded_over_a_broken_line_and_registered(
     assert running.get("/v1/files/photos_with_ballast.zip")["size_bytes"] == tiny_size
 
 
-def test_a_verdict_against_a_file_says_why(
-    visitor: Visitor, running: Service, tmp_path: Path
-) -> None:
+def test_a_verdict_against_a_file_says_why(visitor: Visitor, running: Service, tmp_path: Path) -> None:
     """A picture is no checkpoint: the service's own sentence, at the form."""
     picture = tmp_path / "cat.pt"
     picture.write_bytes(tiny.photo(0, 1))

@@ -10,7 +10,7 @@ from tests.web.chromium import visiting
 
 def test_a_key_is_asked_for_and_forgotten_with_the_tab(browser: Browser, prepared: Service) -> None:
     """Wrong, then right; kept in the session alone; downloads carry it; another tab asks again."""
-    job_id = prepared.job(name="behind a key")
+    job_id = prepared.job(name="behind a key", steps=[{"method": "fold"}])
     prepared.worker.finish(job_id, b"the answer")
     key = prepared.key_of("default")
     url = f"http://127.0.0.1:{prepared.port}"

@@ -12,9 +12,7 @@ def run(guest: Visitor, module: str, expression: str) -> Any:
     """The value of an expression in which `m` is the module."""
     guest.go("/service")
     source = f"/web/{page().digest}/{module}"
-    return guest.page.evaluate(
-        f"async () => {{ const m = await import({source!r}); return {expression}; }}"
-    )
+    return guest.page.evaluate(f"async () => {{ const m = await import({source!r}); return {expression}; }}")
 
 
 def test_ticks_are_round_and_inside(guest: Visitor) -> None:
@@ -60,7 +58,7 @@ def test_numbers_are_shown_as_people_read_them(guest: Visitor) -> None:
             m.duration(9.94), m.duration(61), m.duration(7500), m.short(41888768), m.significant(0.00012345, 3), m.significant(1234567, 3)]""",
     )
     assert found == [
-        *("113 kB", "999 B", "1.00 MB", "13,770,553", "66.7 %", "–"),
+        *("113 kB", "999 B", "1.00 MB", "13,770,553", "66.7 %", "\u2013"),
         *("9.9 s", "1 min 1 s", "2 h 5 min", "41.9 M", "1.23e-4", "1.23e6"),
     ]
 
@@ -82,7 +80,10 @@ def test_the_curl_means_what_the_form_says(guest: Visitor, text: str) -> None:
 
     command = run(guest, "curl.js", f"m.curlOf('/v1/jobs', {{name: {json.dumps(text)}}})")
     printed = subprocess.run(
-        ["sh", "-c", command.replace("curl ", "printf '%s\\n' ", 1)], capture_output=True, text=True, check=True
+        ["sh", "-c", command.replace("curl ", "printf '%s\\n' ", 1)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     body = printed.partition("--json\n")[2]
     assert json.loads(body) == {"name": text}

@@ -100,17 +100,23 @@ def test_the_axes_of_the_plot_are_chosen_and_stay_in_the_address(
     expect(page.locator(".point")).to_have_count(6)
 
 
-def test_the_table_is_sorted_by_its_columns(visitor: Visitor, running: Service, sweep: dict[str, Any]) -> None:
+def test_the_table_is_sorted_by_its_columns(
+    visitor: Visitor, running: Service, sweep: dict[str, Any]
+) -> None:
     """The largest number first, then the smallest; the order is said to whoever does not see it, and focus stays."""
     page = visitor.go(f"/sweeps/{sweep['id']}")
     table = page.get_by_role("region", name="The jobs of the sweep")
     head = table.get_by_role("columnheader", name=re.compile("^Bytes"))
-    wanted = sorted((row["size_bytes"] for row in running.get(f"/v1/sweeps/{sweep['id']}/table")["rows"]), reverse=True)
+    wanted = sorted(
+        (row["size_bytes"] for row in running.get(f"/v1/sweeps/{sweep['id']}/table")["rows"]), reverse=True
+    )
     index = [cell.strip() for cell in table.locator("thead th").all_inner_texts()].index("Bytes")
     for expected, order in ((wanted, "descending"), (wanted[::-1], "ascending")):
         head.get_by_role("button").click()
         expect(head).to_have_attribute("aria-sort", order)
-        cells = table.locator("tbody tr").evaluate_all("(rows, index) => rows.map((row) => row.cells[index].textContent)", index)
+        cells = table.locator("tbody tr").evaluate_all(
+            "(rows, index) => rows.map((row) => row.cells[index].textContent)", index
+        )
         assert cells == [f"{value:,}" for value in expected]
         expect(head.get_by_role("button")).to_be_focused()
 

@@ -84,8 +84,8 @@ export async function follow(jobId, after, signal, { take, isOver, notice }) {
   await repeat(look, 1, signal, notice);
 }
 
-/** A function that runs `work` soon, and at most once in `seconds`, however often it is called. */
-export function throttled(work, seconds, signal) {
+/** A function that runs `work` soon, and at most once in `seconds`, however often it is called; `notice` hears of a problem. */
+export function throttled(work, seconds, signal, notice) {
   let waiting = false;
   let last = -Infinity;
   return () => {
@@ -95,7 +95,7 @@ export function throttled(work, seconds, signal) {
     setTimeout(() => {
       waiting = false;
       last = performance.now();
-      if (!signal.aborted) work();
+      if (!signal.aborted) Promise.resolve(work()).catch((problem) => signal.aborted || notice(problem));
     }, rest);
   };
 }

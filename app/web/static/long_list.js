@@ -8,6 +8,7 @@
 import { h } from "./dom.js";
 
 const AHEAD = 12; // rows that exist above and below what is seen
+const NEAR = 100; // rows before the end at which the next page is asked for
 
 export class LongList {
   /**
@@ -135,7 +136,7 @@ export class LongList {
       }
       before = node;
     });
-    if (last >= this.items.length) this.more().catch((problem) => this.signal.aborted || this.trouble(problem));
+    if (last + NEAR >= this.items.length) this.more().catch((problem) => this.signal.aborted || this.trouble(problem));
   }
 
   rowOf(item) {

@@ -51,7 +51,10 @@ async function show(main, routes, { moveFocus }) {
   const [view, params] = found(routes, path);
   main.setAttribute("aria-busy", "true");
   // What was shown before is not what the address says now.
-  const late = setTimeout(() => signal.aborted || fill(main, h("p", { class: "quiet" }, "Loading …")), LATE_MS);
+  const before = main.firstElementChild;
+  const late = setTimeout(() => {
+    if (!signal.aborted && main.firstElementChild === before) fill(main, h("p", { class: "quiet" }, "Loading …"));
+  }, LATE_MS);
   try {
     await view({ main, params, query, signal, setTitle });
   } catch (error) {

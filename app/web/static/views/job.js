@@ -28,9 +28,9 @@ class JobPage {
     Object.assign(this, { id, signal, setTitle });
     this.logs = [];
     this.stages = new Map();
-    this.metricsSoon = throttled(() => this.readMetrics(), METRICS_SECONDS, signal);
-    this.jobSoon = throttled(() => this.readJob(), 0.3, signal);
-    this.logSoon = throttled(() => this.showLogs(), 0.5, signal);
+    this.metricsSoon = throttled(() => this.readMetrics(), METRICS_SECONDS, signal, lineNotice);
+    this.jobSoon = throttled(() => this.readJob(), 0.3, signal, lineNotice);
+    this.logSoon = throttled(() => this.showLogs(), 0.5, signal, lineNotice);
     for (const name of ["head", "now", "result", "layers", "files", "attempts", "spec"]) this[name] = h("div");
     this.spoken = h("p", { class: "sr-only", role: "status" });
     this.progress = h("div");

@@ -10,7 +10,7 @@ import { remember } from "../router.js";
 
 export const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const STATES = ["queued", "running", "cancelling", "succeeded", "failed", "cancelled"];
-const PAGE_SIZE = 100;
+const PAGE_SIZE = 200;
 const REFRESH_SECONDS = 2;
 
 // The list as it was left, by its filters: who comes back finds the same place.

@@ -34,7 +34,7 @@ class SweepPage {
     this.plot = new SizePlot(id, Object.fromEntries(query), signal, (chosen) => this.keep(chosen));
     this.rows = new SortableTable("The jobs of the sweep");
     this.tableSection = h("section", {}, h("h2", {}, "Table"), this.tableControls(), this.rows.node);
-    this.numbersSoon = throttled(() => this.readNumbers().catch((problem) => signal.aborted || lineNotice(problem)), TABLE_SECONDS, signal);
+    this.numbersSoon = throttled(() => this.readNumbers(), TABLE_SECONDS, signal, lineNotice);
   }
 
   keep(chosen) {
