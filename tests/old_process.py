@@ -60,10 +60,12 @@ class OldProcess:
                 **now,
             )
         self._do(
-            "UPDATE attempts SET ended_at = :now, outcome = 'succeeded', detail = 'It is done.' WHERE job_id = :id AND n = 1",
-            "UPDATE jobs SET state = 'succeeded', result = '{}', passed = NULL, version = version + 1, last_seq = last_seq + 1 "
-            "WHERE id = :id AND state = 'running' AND attempt = 1",
-            "INSERT INTO artifacts (id, job_id, step, kind, name, sha256, size_bytes, metrics, receipt, created_at, tenant_id) "
+            "UPDATE attempts SET ended_at = :now, outcome = 'succeeded', detail = 'It is done.' "
+            "WHERE job_id = :id AND n = 1",
+            "UPDATE jobs SET state = 'succeeded', result = '{}', passed = NULL, version = version + 1, "
+            "last_seq = last_seq + 1 WHERE id = :id AND state = 'running' AND attempt = 1",
+            "INSERT INTO artifacts "
+            "(id, job_id, step, kind, name, sha256, size_bytes, metrics, receipt, created_at, tenant_id) "
             "VALUES ('art_' || :id, :id, 1, 'final', 'a', 's', 1, '{}', '{}', :now, 'ten_default')",
             "INSERT INTO events (job_id, seq, at, type, data) VALUES (:id, 3, :now, 'state', '{}')",
             **now,
