@@ -53,6 +53,7 @@ def main() -> None:
             materials = prepared(client, args.data, args.work)
             for preset in wanted:
                 show(client, preset, materials, args)
+                gallery_page.write_index(args.out, list(known.values()))
     gallery_page.write_index(args.out, list(known.values()))
 
 
