@@ -53,6 +53,7 @@ def main() -> None:
             materials = prepared(client, args.data, args.work)
             for preset in wanted:
                 show(client, preset, materials, args)
+                gallery_page.write_index(args.out, list(known.values()))
     gallery_page.write_index(args.out, list(known.values()))
 
 
@@ -136,7 +137,7 @@ def show(
     }
     say(f"{preset['name']}: {preset['title']}")
     began = time.monotonic()
-    sweep = followed(client, submitted(client, body))
+    sweep = followed(client, submitted(client, preset, body))
     if sweep["state"] != "succeeded":
         print(f"    it ended as {sweep['state']}: {sweep['counts']}")
     run = {
@@ -151,9 +152,9 @@ def show(
     print(f"    {run['seconds']} s, {sweep['counts']}, {sweep['shared']}", flush=True)
 
 
-def submitted(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
-    """The same body again, as after an interruption, is the same sweep."""
-    key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def submitted(client: httpx.Client, preset: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """The same body again, as after an interruption, is the same sweep; that of a preset that was changed since is not."""
+    key = hashlib.sha256(json.dumps([preset, body], sort_keys=True).encode()).hexdigest()
     answer = check(client.post("/v1/sweeps", json=body, headers={"Idempotency-Key": key}))
     return dict(answer.json())
 

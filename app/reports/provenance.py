@@ -52,7 +52,7 @@ def spec_line(spec: dict[str, Any]) -> str:
 
 
 def _step_line(step: dict[str, Any], said: dict[str, Any]) -> str:
-    named = [name for name in _TELLING if name in said or name in _ALWAYS]
+    named = [name for name in _TELLING if name in said or (name in _ALWAYS and step.get(name))]
     told = [_told(name, step[name]) for name in named if step.get(name) is not None]
     return f"{step.get('method')} ({', '.join(told)})" if told else str(step.get("method"))
 
