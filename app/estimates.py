@@ -98,9 +98,8 @@ def _student_size(session: Session, student: Student, num_classes: int) -> dict[
         num_classes=num_classes,
         image_size=student.image_size,
     )
-    job = resources.known_architecture(session, query)
-    if job is not None and job.state == SUCCEEDED and job.result is not None:
-        return {"parameters": job.result["parameters"], "macs": job.result["macs"]}
+    if (counted := _counted(session, query)) is not None:
+        return counted
     entry = architectures.find(student.architecture)
     defaults = {name: option.get("default") for name, option in (entry.get("options") or {}).items()}
     if (student.options, num_classes) != (defaults, entry["num_classes"]):
@@ -108,6 +107,17 @@ def _student_size(session: Session, student: Student, num_classes: int) -> dict[
     if student.image_size != entry["image_size"]:
         return _UNKNOWN_SIZE
     return {"parameters": entry["parameters"], "macs": entry["macs"]}
+
+
+def _counted(session: Session, query: ArchitectureQuery) -> dict[str, Any] | None:
+    """What a worker counted that built exactly this; asked once in a session, however many jobs are planned in it."""
+    asked: dict[str, dict[str, Any] | None] = session.info.setdefault("counted_architectures", {})
+    key = query.model_dump_json()
+    if key not in asked:
+        job = resources.known_architecture(session, query)
+        result = job.result if job is not None and job.state == SUCCEEDED else None
+        asked[key] = None if result is None else {name: result[name] for name in ("parameters", "macs")}
+    return asked[key]
 
 
 def _scaled_macs(student: Student) -> float | None:

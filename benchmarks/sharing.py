@@ -2,9 +2,9 @@
 
     python -m benchmarks.sharing --photos clothing10-64.zip     # docs/sharing.md has what it printed
 
-A service of its own in a temporary folder; the photos are decoded beforehand. Times are those of the attempt, from its claim to
-its end, the median of some rounds. "Alone" has nothing to read: what earlier jobs left for others is deleted before it. The
-teacher is a ResNet-18 that was never trained, for times do not depend on what it knows.
+A service of its own in a temporary folder; the photos are decoded beforehand. Times are those of the attempt, from its
+claim to its end, the median of some rounds. "Alone" has nothing to read: what earlier jobs left for others is deleted
+before it. The teacher is a ResNet-18 that was never trained, for times do not depend on what it knows.
 """
 
 import argparse
@@ -94,7 +94,9 @@ class Bench:
         for _ in range(self._args.rounds):
             alone.append(self.seconds(*steps, alone=True))
             shutil.rmtree(self._shared, ignore_errors=True)
-            sweep = check(self._client.post("/v1/sweeps", json={"job": self.spec(*steps), "axes": [axis]})).json()
+            sweep = check(
+                self._client.post("/v1/sweeps", json={"job": self.spec(*steps), "axes": [axis]})
+            ).json()
             while sweep["state"] not in _ENDED:
                 time.sleep(0.2)
                 sweep = check(self._client.get(f"/v1/sweeps/{sweep['id']}")).json()
@@ -130,7 +132,9 @@ def _seconds(job: dict[str, Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a zip: [train|val|test/]<class>/*.jpg")
-    parser.add_argument("--side", type=int, default=64, help="pixels of the teacher's and the student's images")
+    parser.add_argument(
+        "--side", type=int, default=64, help="pixels of the teacher's and the student's images"
+    )
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="teacher, labels, steps; default: all")

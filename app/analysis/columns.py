@@ -33,7 +33,9 @@ _MEASURED = (
     Column("seed", "integer", None, "The seed that the steps ran with."),
     Column("state", "string", None, "The job's state; infeasible: its plan cannot be."),
     Column("code", "string", None, "Of the problem that ended the job, if one did."),
-    Column("step", "integer", None, "Which step made the network: 1 is the first, 0 the teacher as uploaded."),
+    Column(
+        "step", "integer", None, "Which step made the network: 1 is the first, 0 the teacher as uploaded."
+    ),
     Column("method", "string", None, "Of that step; teacher: step 0."),
     Column("train_accuracy", "number", "1", "Share of the train images it gets right.", "higher"),
     Column("val_accuracy", "number", "1", "Share of the val images it gets right.", "higher"),

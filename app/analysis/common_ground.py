@@ -67,15 +67,20 @@ def _teachers(session: Session, named: Iterable[Sequence[str]]) -> list[list[str
     every = {ident for team in teams for ident in team}
     query = select(Teacher.id, Teacher.artifact_sha256).where(Teacher.id.in_(every))
     digests = {ident: sha256 for ident, sha256 in session.execute(query) if sha256}
-    return [list(team) for team in sorted({tuple(digests.get(each, each) for each in team) for team in teams})]
+    return [
+        list(team) for team in sorted({tuple(digests.get(each, each) for each in team) for team in teams})
+    ]
 
 
 def _splits(results: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """A job whose data has no such split differs from one whose data has: its digest is "none"."""
     everything = [result.get("splits") or {} for result in results]
-    names = [split for split in ("train", "val", "test", "unlabeled") if any(split in each for each in everything)]
+    names = [
+        split for split in ("train", "val", "test", "unlabeled") if any(split in each for each in everything)
+    ]
     return {
-        split: _distinct((each.get(split) or {}).get("digest") or "none" for each in everything) for split in names
+        split: _distinct((each.get(split) or {}).get("digest") or "none" for each in everything)
+        for split in names
     }
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from app.analysis.columns import Column
+from app.analysis.columns import Column, Type
 from app.analysis.table import Row
 
 # What a spreadsheet takes for a formula when a cell begins with it, also in the wide forms of East Asian keyboards.
@@ -30,7 +30,8 @@ def csv_text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv quotes a cell for \n, not for \r
+        return f"'{text}" if text.startswith(_FORMULA) else text
     if isinstance(value, bool | list | dict):
         return json.dumps(value)
     return value
@@ -67,7 +68,7 @@ def parquet_bytes(columns: Sequence[Column], rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
-def _type_of(values: Sequence[Any]) -> str:
+def _type_of(values: Sequence[Any]) -> Type:
     """What all values are that are not null; "any": they differ."""
     found = {_type(value) for value in values if value is not None}
     if not found:
@@ -77,7 +78,7 @@ def _type_of(values: Sequence[Any]) -> str:
     return found.pop() if len(found) == 1 else "any"
 
 
-def _type(value: Any) -> str:
+def _type(value: Any) -> Type:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):

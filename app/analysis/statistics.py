@@ -122,9 +122,7 @@ def with_holm(differences: Sequence[Difference]) -> list[Difference]:
     """The same differences with `p_holm` over those that have a p (Holm 1979)."""
     tested = [index for index, difference in enumerate(differences) if difference.p is not None]
     corrected = dict(zip(tested, holm([differences[index].p or 0.0 for index in tested]), strict=True))
-    return [
-        replace(difference, p_holm=corrected.get(index)) for index, difference in enumerate(differences)
-    ]
+    return [replace(difference, p_holm=corrected.get(index)) for index, difference in enumerate(differences)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -291,11 +291,7 @@ class _Verdict:
 
     def _leaked(self) -> str | None:
         split = self.metric.name.split("_")[0]
-        leaked = [
-            point
-            for point in self.points
-            if any(row.get(f"{split}_leaked") for row in point.answers)
-        ]
+        leaked = [point for point in self.points if any(row.get(f"{split}_leaked") for row in point.answers)]
         if not leaked:
             return None
         return f"{leaked[0].name} was trained on {split}, so its {self.metric.name} says nothing of other photos."
@@ -324,12 +320,15 @@ class _Verdict:
         )
 
     def _is_beaten(self, difference: Difference) -> bool:
-        assert difference.mean is not None and difference.p_holm is not None
+        assert difference.mean is not None
+        assert difference.p_holm is not None
         return self.sign * difference.mean > 0 and difference.p_holm < ALPHA
 
     def _praise(self) -> str:
         closest = max(self.comparisons, key=lambda other: other.difference.p_holm or 0.0)
-        left_out = f" {_count(self.num_left_out, 'job')} without an answer: see apart." if self.num_left_out else ""
+        left_out = (
+            f" {_count(self.num_left_out, 'job')} without an answer: see apart." if self.num_left_out else ""
+        )
         return (
             f"{self._shown_best()}, better than each of {_count(len(self.comparisons), 'other point')}; the least certain "
             f"difference is that to {closest.name}: {_shown_difference(closest.difference)}.{left_out}"

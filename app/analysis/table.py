@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.analysis.child import Child
 from app.analysis.columns import Kind, axis_columns, columns
+from app.sweeps.reads import Child
 
+_BEST = 5
 Row = dict[str, Any]
 Stage = Mapping[str, Any]
 BestEpochs = Mapping[tuple[str, int, int], float]
@@ -61,17 +62,24 @@ class _Run:
     seed: int
     position: int
     stages: Sequence[Stage]
+    steps: Sequence[Mapping[str, Any]]
+
+    def has_five_best(self, index: int) -> bool:
+        """Whether what was noted of this stage's best epochs is the mean of five, and of one network."""
+        stage, step = self.stages[index], self.steps[index - 1] if 0 < index <= len(self.steps) else {}
+        epochs = (stage.get("cost") or {}).get("epochs") or 0
+        return step.get("best_k") == _BEST and epochs >= _BEST and stage.get("method") != "prune"
 
 
 def _runs(child: Child, result: Mapping[str, Any]) -> Iterator[_Run]:
     # A result that was taken from another job has its numbers there.
     job_id = result.get("reused_from") or child.job.id
-    stages = result.get("stages") or []
+    stages, steps = result.get("stages") or [], child.job.spec.get("steps") or []
     if not result.get("seeds"):
-        yield _Run(job_id, child.state, child.seed, 0, stages)
+        yield _Run(job_id, child.state, child.seed, 0, stages, steps)
         return
     for position, each in enumerate(result["seeds"], 1):
-        yield _Run(job_id, child.state, each["seed"], position, [*stages[:1], *each["stages"]])
+        yield _Run(job_id, child.state, each["seed"], position, [*stages[:1], *each["stages"]], steps)
 
 
 # ---- the rows of each kind
@@ -106,14 +114,14 @@ _ROWS = {"answers": _answers, "stages": _stages, "iterations": _iterations}
 def _stage_row(run: _Run, index: int, best_epochs: BestEpochs) -> Row:
     stage = run.stages[index]
     splits, agreement = stage.get("splits") or {}, stage.get("agreement") or {}
-    source = stage.get("shared_from") or run.job_id
+    epochs_of = (stage.get("shared_from") or run.job_id, run.position, index)
     return {
         **_common(run, index),
         **{f"{split}_accuracy": _of(splits, split, "accuracy") for split in ("train", "val", "test")},
         **{f"{split}_loss": _of(splits, split, "loss") for split in ("val", "test")},
         **{f"{split}_leaked": _of(splits, split, "leaked") for split in ("val", "test")},
         **{f"{split}_agreement": agreement.get(split) for split in ("val", "test")},
-        "val_accuracy_best5": best_epochs.get((source, run.position, index)),
+        "val_accuracy_best5": best_epochs.get(epochs_of) if run.has_five_best(index) else None,
         "latency_ms": (stage.get("latency_ms") or {}).get("median"),
         **_sizes(run.stages[0], stage.get("size_bytes"), stage),
         # What the teacher's own training took, nobody said.

@@ -56,7 +56,12 @@ AskedFormat = Annotated[Format | None, Query(description="Without it, what Accep
 Accept = Annotated[str, Header(max_length=1000)]
 ColumnName = Annotated[str, Query(max_length=100, description="A column of numbers of the table.")]
 Metric = Annotated[
-    str | None, Query(max_length=100, description="A column of numbers; without it the sweep's own; test_accuracy, or val_accuracy where there is no test.")
+    str | None,
+    Query(
+        max_length=100,
+        description="A column of numbers. Without it the sweep's own, else test_accuracy, or val_accuracy where there "
+        "is no test.",
+    ),
 ]
 Jobs = Annotated[
     list[Annotated[str, Query(pattern="^job_[0-9a-z]{1,40}$")]],
@@ -109,7 +114,10 @@ def get_pareto(
     x: ColumnName = "size_bytes",
     y: Annotated[
         str | None,
-        Query(max_length=100, description="As x; without it test_accuracy, or val_accuracy where there is no test."),
+        Query(
+            max_length=100,
+            description="As x; without it test_accuracy, or val_accuracy where there is no test.",
+        ),
     ] = None,
     over: Annotated[
         Literal["points", "rows"],
@@ -201,7 +209,9 @@ def _metric_of(asked: str | None, rows: Sequence[Row]) -> str:
     """test_accuracy, or val_accuracy where no answer was measured on test."""
     if asked is not None:
         return asked
-    measured = {name for name in ("test_accuracy", "val_accuracy") if any(row[name] is not None for row in rows)}
+    measured = {
+        name for name in ("test_accuracy", "val_accuracy") if any(row[name] is not None for row in rows)
+    }
     return "val_accuracy" if measured == {"val_accuracy"} else "test_accuracy"
 
 
@@ -214,7 +224,9 @@ def _baseline_of(sweep: Sweep, gathered: Gathered, point: int | None) -> Mapping
     if found is None:
         last = max((child.point for child in gathered.children), default=0)
         raise Problem(
-            422, "UNKNOWN_BASELINE", f"baseline is {point}, and the sweep has the points 0 to {last}: name one of them."
+            422,
+            "UNKNOWN_BASELINE",
+            f"baseline is {point}, and the sweep has the points 0 to {last}: name one of them.",
         )
     return found
 
@@ -236,9 +248,7 @@ def _items(rows: Sequence[Row], x: str, y: str) -> list[ParetoPoint]:
     on_front = {id(row) for row in pareto.front(rows, x, y)}
     shown = ("point", "name", "params", "job_id", "seed", "n")
     return [
-        ParetoPoint(
-            **{name: row[name] for name in shown}, x=row[x], y=row[y], on_front=id(row) in on_front
-        )
+        ParetoPoint(**{name: row[name] for name in shown}, x=row[x], y=row[y], on_front=id(row) in on_front)
         for row in sorted(pareto.with_both(rows, x, y), key=lambda row: (row[x], row[y]))
     ]
 

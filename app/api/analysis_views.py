@@ -8,7 +8,7 @@ from app.analysis.columns import Column
 from app.analysis.common_ground import CommonGround
 from app.analysis.summary import Summary
 
-_EXAMPLE_ROW = {
+_ROW: dict[str, Any] = {
     "job_id": "job_01kay0000000000000000000aa",
     "point": 1,
     "alpha": 0.8,
@@ -21,6 +21,23 @@ _EXAMPLE_ROW = {
     "test_accuracy": 0.865,
     "size_bytes": 242_900,
     "parameters": 120_859,
+}
+_COLUMN = {
+    "name": "size_bytes",
+    "type": "integer",
+    "unit": "byte",
+    "description": "Of the file; step 0: of the teacher's file as uploaded.",
+    "better": "lower",
+}
+_TABLE: dict[str, Any] = {
+    "sweep_id": "swp_01kay0000000000000000000aa",
+    "kind": "answers",
+    "axes": [{"name": "alpha", "column": "alpha"}],
+    "columns": [_COLUMN],
+    "rows": [_ROW],
+    "shared": {"teacher": True, "splits": True, "version": True},
+    "digests": {"teacher": [["9f2c…"]], "splits": {"test": ["77ab…"]}, "version": ["0.1.0"]},
+    "warnings": [],
 }
 
 
@@ -38,30 +55,7 @@ class TableView(CommonGround):
     that measured; each that they do not has a warning.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "sweep_id": "swp_01kay0000000000000000000aa",
-                    "kind": "answers",
-                    "axes": [{"name": "alpha", "column": "alpha"}],
-                    "columns": [
-                        {
-                            "name": "size_bytes",
-                            "type": "integer",
-                            "unit": "byte",
-                            "description": "Of the file; step 0: of the teacher's file as uploaded.",
-                            "better": "lower",
-                        }
-                    ],
-                    "rows": [_EXAMPLE_ROW],
-                    "shared": {"teacher": True, "splits": True, "version": True},
-                    "digests": {"teacher": [["9f2c…"]], "splits": {"test": ["77ab…"]}, "version": ["0.1.0"]},
-                    "warnings": [],
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_TABLE]})
 
     sweep_id: str | None
     kind: str

@@ -25,8 +25,8 @@ _KEYS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """`step_macs`: multiply-adds of each step; None where only doing it tells. `problem`: why it cannot be. `reuses`: there is
-    an earlier job whose result it asked to have."""
+    """`step_macs`: multiply-adds of each step; None where only doing it tells. `problem`: why it cannot be. `reuses`: there
+    is an earlier job whose result it asked to have."""
 
     point: GridPoint
     spec: JobSpec
@@ -77,11 +77,14 @@ def plan(session: Session, spec: SweepSpec, *, max_jobs: int, first_seed: int = 
     """
     check_size(spec, max_jobs)
     points = grid(spec)
+    jobs = jobs_at(spec, points)
+    # A session forgets rows that nobody holds, and every point asks for them again.
+    held = [session.get(table, ident) for table, ident in _named_rows(jobs)]
     planned: list[PlannedJob] = []
     warnings: dict[str, None] = {}
     errors: Errors = []
     has_test = True
-    for point, job in zip(points, jobs_at(spec, points), strict=True):
+    for point, job in zip(points, jobs, strict=True):
         errors += _label_errors(spec, job)
         found = _resolved(session, point, job)
         if isinstance(found, list):
@@ -97,9 +100,15 @@ def plan(session: Session, spec: SweepSpec, *, max_jobs: int, first_seed: int = 
     if spec.metric is None:
         spec = spec.model_copy(update={"metric": "test_accuracy" if has_test else "val_accuracy"})
     planned = _with_reused(session, planned)
+    del held
     possible = [job for job in planned if job.problem is None]
     shared = tree([job.spec for job in possible], alone={at for at, job in enumerate(possible) if job.reuses})
     return PlannedSweep(spec, planned, shared, list(warnings))
+
+
+def _named_rows(jobs: Sequence[JobSpec]) -> set[tuple[Any, str]]:
+    teachers = {(Teacher, ident) for job in jobs for ident in job.teachers}
+    return teachers | {(Dataset, job.dataset) for job in jobs}
 
 
 def check_size(spec: SweepSpec, max_jobs: int) -> None:
@@ -108,8 +117,8 @@ def check_size(spec: SweepSpec, max_jobs: int) -> None:
         raise Problem(
             422,
             "SWEEP_TOO_LARGE",
-            f"{spec.num_points} points with {spec.seeds} seeds are {wanted} jobs, and a sweep may have {max_jobs} here: take "
-            "fewer values or seeds, zip axes that belong together, or POST several sweeps.",
+            f"{spec.num_points} points with {spec.seeds} seeds are {wanted} jobs, and a sweep may have {max_jobs} here: "
+            "take fewer values or seeds, zip axes that belong together, or POST several sweeps.",
         )
 
 

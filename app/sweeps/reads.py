@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app import durations, workers
 from app.errors import not_found
@@ -82,7 +82,8 @@ class SweepSnapshot:
 
     @property
     def state(self) -> str:
-        """queued: nothing has begun. When all has ended: cancelled if a job was, else failed if one did or none succeeded."""
+        """queued: nothing has begun. When all has ended: cancelled if a job was, else failed if one failed or none
+        succeeded."""
         tally, counts = self.tally, self.tally.counts
         if tally.is_over:
             if counts[CANCELLED]:
@@ -106,17 +107,24 @@ def find(session: Session, sweep_id: str) -> Sweep:
 
 
 def children(session: Session, sweep_id: str) -> list[Child]:
-    """The jobs of the grid in order of point and seed, with all they hold. Problem 404."""
+    """The jobs of the grid in order of point and seed. Problem 404.
+
+    Their results, which may be megabytes together, are read when one is asked for, in this session.
+    """
     points = grid(SweepSpec.model_validate(find(session, sweep_id).spec))
-    found = select(Job).where(Job.sweep_id == sweep_id, Job.point.is_not(None))
+    found = select(Job).options(defer(Job.result)).where(Job.sweep_id == sweep_id, Job.point.is_not(None))
     made = [_child(job, points[job.point].params) for job in session.scalars(found) if job.point is not None]
     return sorted(made, key=lambda child: (child.point, child.seed))
 
 
 def _child(job: Job, params: dict[str, Any]) -> Child:
     assert job.point is not None
-    state = INFEASIBLE_STATE if is_infeasible(job.state, job.error) else job.state
-    return Child(job, job.point, params, job.spec["seed"], state)
+    return Child(job, job.point, params, job.spec["seed"], state_of(job))
+
+
+def state_of(job: Job) -> str:
+    """The job's state, or "infeasible"."""
+    return INFEASIBLE_STATE if is_infeasible(job.state, job.error) else job.state
 
 
 def snapshot(session: Session, sweep_id: str) -> SweepSnapshot:
@@ -157,7 +165,7 @@ def with_tallies(session: Session, sweeps: Sequence[Sweep]) -> list[SweepSnapsho
     ]
 
 
-def _numbers(session: Session, statement: Select[Any]) -> dict[str, int]:
+def _numbers(session: Session, statement: Select[Any, Any]) -> dict[str, int]:
     rows = session.execute(statement, execution_options=EVERY_TENANT)
     return {sweep_id: int(number) for sweep_id, number in rows}
 
@@ -202,7 +210,8 @@ def _progress(session: Session, sweep: Sweep, tally: Tally) -> Progress:
 def _eta_seconds(
     session: Session, sweep: Sweep, left: Sequence[Any], shares: Sequence[float]
 ) -> float | None:
-    """What is left, at the pace of the last jobs, divided among the workers that could take it; as if nobody else had any."""
+    """What is left, at the pace of the last jobs, divided among the workers that could take it; as if nobody else had
+    any."""
     total = 0.0
     for queue in {queue for queue, _, _ in left}:
         known = durations.pace(session, queue)

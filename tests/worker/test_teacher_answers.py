@@ -23,7 +23,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return jobs.dataset(folder / "data", tiny.write_photos(folder / "photos.zip", train=6, val=6, test=6))
 
 
-def make_teacher(folder: Path, *, seed: int = 0, class_names: tuple[str, ...] = tiny.CLASSES) -> dict[str, Any]:
+def make_teacher(
+    folder: Path, *, seed: int = 0, class_names: tuple[str, ...] = tiny.CLASSES
+) -> dict[str, Any]:
     content = tiny.write_teacher(folder.with_suffix(".pt"), seed=seed, class_names=class_names).read_bytes()
     spec = {
         "architecture": tiny.TEACHER,
@@ -86,7 +88,8 @@ def test_the_second_job_measures_only_the_latency(
     assert latencies[0] != latencies[1]
     assert "only its latency is measured again" in " ".join(m["message"] for m in ear.of("log"))
     logits = [
-        torch.load(tmp_path / name / "stages" / "0-0.logits", weights_only=True) for name in ("first", "second")
+        torch.load(tmp_path / name / "stages" / "0-0.logits", weights_only=True)
+        for name in ("first", "second")
     ]
     assert all(torch.equal(logits[0][split], logits[1][split]) for split in ("train", "val", "test"))
     measured.clear()
@@ -125,7 +128,9 @@ def test_what_decides_an_answer_is_asked_anew(
     elif other == "classes":
         teacher = make_teacher(tmp_path / "other", class_names=("light", "dark"))
     elif other == "photos":
-        photos = jobs.dataset(tmp_path / "data", tiny.write_photos(tmp_path / "more.zip", train=6, val=6, test=7))
+        photos = jobs.dataset(
+            tmp_path / "data", tiny.write_photos(tmp_path / "more.zip", train=6, val=6, test=7)
+        )
     else:
         order["num_threads"] = 2
     try:

@@ -4,9 +4,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.analysis.child import Child
 from app.analysis.columns import axis_columns, columns
 from app.analysis.table import Row
+from app.sweeps.reads import Child
 from app.tables import Job
 
 TEACHER_BYTES, TEACHER_MACS = 44_000_000, 1_800_000_000
@@ -61,9 +61,7 @@ def teacher(**changes: Any) -> dict[str, Any]:
 def result(*stages: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {
         "stages": [teacher(), *stages],
-        "splits": {
-            split: {"digest": split[0] * 64, "num_images": 100} for split in ("train", "val", "test")
-        },
+        "splits": {split: {"digest": split[0] * 64, "num_images": 100} for split in ("train", "val", "test")},
         "warnings": [],
         "environment": {"fewbytes": "0.1.0", "device": "a CPU", "num_threads": 1},
         "seed": 0,
@@ -86,12 +84,17 @@ def child(
         kind="compress",
         name=None,
         state=state,
-        spec={"teachers": ["tch_1"], "seed": seed, "seeds": 1, "steps": steps or []},
+        spec={"teachers": ["tch_1"], "seed": seed, "seeds": 1, "steps": _steps(steps, result)},
         result=result,
         error=error,
         finished_at=1.0 if state in ("succeeded", "failed", "cancelled", "infeasible") else None,
     )
     return Child(job=job, point=point, params=params, seed=seed, state=state)
+
+
+def _steps(steps: list[dict[str, Any]] | None, result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    stages = (result or {}).get("stages") or []
+    return steps or [{"method": each["method"]} for each in stages[1:]]
 
 
 def row(point: int, seed: int, axes: dict[str, Any], **values: Any) -> Row:

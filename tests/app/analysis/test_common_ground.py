@@ -97,7 +97,10 @@ def test_teachers_are_told_by_their_bytes() -> None:
     assert found.shared.teacher is False
     assert found.digests.teacher == [["a" * 64], ["a" * 64, "c" * 64]]
     assert "Not the same teacher" in found.warnings[0]
-    assert ground(done, done, teachers=[["tch_a"], ["tch_gone"]]).digests.teacher == [["a" * 64], ["tch_gone"]]
+    assert ground(done, done, teachers=[["tch_a"], ["tch_gone"]]).digests.teacher == [
+        ["a" * 64],
+        ["tch_gone"],
+    ]
 
 
 def _job(session: Any, ident: str) -> str:

@@ -37,9 +37,7 @@ def test_a_clear_winner_is_named() -> None:
     assert found.best == 2
     assert "alpha=0.8 has the best test_accuracy" in found.verdict
     assert [each.name for each in found.comparisons] == ["alpha=0", "alpha=0.5"]
-    p_values = [
-        scipy.stats.ttest_rel(CLEAR[0.8], CLEAR[other]).pvalue for other in (0, 0.5)
-    ]
+    p_values = [scipy.stats.ttest_rel(CLEAR[0.8], CLEAR[other]).pvalue for other in (0, 0.5)]
     for each, p in zip(found.comparisons, p_values, strict=True):
         assert each.difference.p == pytest.approx(p)
         assert each.difference.p_holm < ALPHA
@@ -260,5 +258,7 @@ def test_no_trend_without_three_numbers(values: dict[Any, list[float]]) -> None:
 
 
 def test_points_are_called_by_their_values() -> None:
-    assert name_of({"alpha": 0.2, "plan": "pruned", "augment": None}) == "alpha=0.2, plan=pruned, augment=null"
+    assert (
+        name_of({"alpha": 0.2, "plan": "pruned", "augment": None}) == "alpha=0.2, plan=pruned, augment=null"
+    )
     assert name_of({"job": "my job"}) == "my job"

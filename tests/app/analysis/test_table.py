@@ -13,7 +13,9 @@ from tests.app.analysis.made import TEACHER_BYTES, TEACHER_MACS, child, result, 
 def test_an_answer_is_the_last_stage() -> None:
     """Each column from its place in the result; what training took is summed over the steps."""
     first = stage(1, "distill", cost={"epochs": 30.0, "seconds": 50.0, "macs": 7_000_000}, seconds=60.0)
-    last = stage(2, "quantize", size_bytes=250_000, cost={"epochs": 0.0, "seconds": 0.0, "macs": 0}, seconds=1.5)
+    last = stage(
+        2, "quantize", size_bytes=250_000, cost={"epochs": 0.0, "seconds": 0.0, "macs": 0}, seconds=1.5
+    )
     [found] = rows([child(1, {"alpha": 0.8}, result=result(first, last), point=4, seed=2)])
     assert found == {
         "job_id": "job_1",
@@ -100,7 +102,16 @@ def test_iterations_are_the_prune_steps_own() -> None:
     prune |= {"cost": {"epochs": 5.0, "seconds": 7.0, "macs": 250}, "seconds": 20.0}
     done = result(stage(1, "train"), prune, stage(3, "quantize"))
     found = rows([child(1, {}, result=done)], "iterations")
-    shown = ("step", "iteration", "parameters", "accuracy_before", "accuracy_after", "epochs", "train_macs", "seconds")
+    shown = (
+        "step",
+        "iteration",
+        "parameters",
+        "accuracy_before",
+        "accuracy_after",
+        "epochs",
+        "train_macs",
+        "seconds",
+    )
     assert [tuple(row[name] for name in shown) for row in found] == [
         (2, 0, 200_000, 0.9, 0.9, 11.0, 5_000_050, 13.0),
         (2, 1, 190_000, 0.6, 0.7, 13.0, 5_000_150, 16.0),
@@ -115,7 +126,8 @@ def test_iterations_are_the_prune_steps_own() -> None:
 def test_every_seed_of_a_job_is_a_row() -> None:
     """The result's own stages are those of one of them."""
     seeds = [
-        {"seed": 5 + n, "stages": [stage(1, "distill", size_bytes=size)]} for n, size in enumerate((10, 20, 30))
+        {"seed": 5 + n, "stages": [stage(1, "distill", size_bytes=size)]}
+        for n, size in enumerate((10, 20, 30))
     ]
     done = result(seeds[1]["stages"][0], seeds=seeds, seed=6)
     found = rows([child(1, {}, result=done, seed=5)], best_epochs={("job_1", 3, 1): 0.7})
@@ -166,7 +178,11 @@ def test_best_epochs_of_a_stage_that_was_taken_over() -> None:
     steps = [{"method": "train", "best_k": 5}, {"method": "fold"}]
     one = child(1, {}, result=result(trained, stage(2, "fold")), steps=steps)
     noted = {("job_9", 0, 1): 0.7, ("job_1", 0, 1): 0.1}
-    assert [row["val_accuracy_best5"] for row in rows([one], "stages", best_epochs=noted)] == [None, 0.7, None]
+    assert [row["val_accuracy_best5"] for row in rows([one], "stages", best_epochs=noted)] == [
+        None,
+        0.7,
+        None,
+    ]
     again = child(2, {}, result=result(stage(1, "train"), reused_from="job_9"), steps=steps)
     assert rows([again], best_epochs=noted)[0]["val_accuracy_best5"] == 0.7
 

@@ -1,5 +1,6 @@
 """Sweeps without a server: a teacher and photos as rows, and workers who do nothing but say so."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app.sweeps.reads import Child, SweepSnapshot
 from app.tables import Dataset, Job, Teacher
 from app.tenants import DEFAULT
 from tests.app.conftest import dataset_report, teacher_report
+from tests.faults.checker import check
 
 TEACHER, PHOTOS = "tch_1", "dst_1"
 TRAIN = {"method": "train", "student": "student_net", "epochs": 8}
@@ -116,13 +118,11 @@ class Ground:
 
 
 @pytest.fixture
-def ground(database: str, tmp_path: Path) -> Ground:
-    return prepared(Storage(tmp_path / "data"))
-
-
-@pytest.fixture
-def sqlite_ground(sqlite_database: str, tmp_path: Path) -> Ground:
-    return prepared(Storage(tmp_path / "data"))
+def ground(database: str, tmp_path: Path) -> Iterator[Ground]:
+    """After the test all rows tell the same."""
+    yield prepared(Storage(tmp_path / "data"))
+    with db.reading() as session:
+        assert check(session) == []
 
 
 def prepared(storage: Storage) -> Ground:
