@@ -19,6 +19,7 @@ PLOTS = {
 }
 """The picture of a preset, where it is another than the metric along the axes."""
 _RUN = "run.json"
+_FILES = ("report.html", "report.md", "table.csv", "command.txt")
 
 
 def is_there(folder: Path) -> bool:
@@ -92,7 +93,9 @@ def _means(points: list[dict[str, Any]], metric: str) -> str:
 
 
 def _short(params: dict[str, Any]) -> str:
-    return ", ".join(f"{axis} {value}" if not isinstance(value, str) else value for axis, value in params.items())
+    return ", ".join(
+        f"{axis} {value}" if not isinstance(value, str) else value for axis, value in params.items()
+    )
 
 
 def _shown(value: float, metric: str) -> str:
@@ -103,7 +106,9 @@ def _teachers(rows: list[dict[str, Any]], metric: str) -> str:
     found = sorted({row[f"teacher_{metric}"] for row in rows if row.get(f"teacher_{metric}") is not None})
     if not found:
         return ""
-    return f"Teacher{'s' if len(found) > 1 else ''}: {' and '.join(_shown(value, metric) for value in found)}."
+    return (
+        f"Teacher{'s' if len(found) > 1 else ''}: {' and '.join(_shown(value, metric) for value in found)}."
+    )
 
 
 def _apart(apart: list[dict[str, Any]]) -> str:
@@ -134,14 +139,19 @@ def _head(runs: dict[str, dict[str, Any]]) -> str:
     first = next(iter(runs.values()))
     splits = ", ".join(f"{name} {count:,}" for name, count in first["splits"].items())
     machines = "; ".join(dict.fromkeys(run["machine"].split(", load")[0] for run in runs.values()))
-    photos = first["photos"] or "solar cells (PyPI: elpv-dataset), mono- or polycrystalline, sound or defective"
+    photos = (
+        first["photos"] or "solar cells (PyPI: elpv-dataset), mono- or polycrystalline, sound or defective"
+    )
     return f"""# Gallery: every preset on real photos
 
-Each of the report's experiments as one POST ([presets.md](../presets.md)), run with `"short": true`: minutes, not the report's days. So
-these are the experiments' shapes on few photos and few epochs, not their final figures. The sentences under the pictures are what these runs showed.
+Each of the report's experiments as one POST ([presets.md](../presets.md)), run with `"short": true`: minutes, not
+the report's days. So these are the experiments' shapes on few photos and few epochs, not their final figures. The sentences
+under the pictures are what these runs showed.
 
-Photos: {photos}; {splits}. Teachers: EfficientNet-Lite0 at 64 px, ImageNet weights, fine-tuned. Machine: {machines}.
-While they ran the machine had other work: accuracies do not depend on it, latencies and seconds do, so do not read those here.
+Photos: {photos}; {splits}.
+Teachers: EfficientNet-Lite0 at 64 px, ImageNet weights, fine-tuned. Machine: {machines}.
+Two jobs ran side by side, and other work beside them: accuracies do not depend on that, latencies and seconds do, so do
+not read those here.
 
 ```
 python -m benchmarks.gallery            # all of it, from nothing; `python -m benchmarks.gallery alpha` one of them
@@ -153,7 +163,13 @@ def _section(preset: dict[str, Any], run: dict[str, Any]) -> str:
     name = preset["name"]
     shared = run["shared"]
     counts = ", ".join(f"{count} {state}" for state, count in run["counts"].items())
-    saved = f"; {shared['stage_jobs']} shared trainings served {shared['children_served']} jobs" if shared["stage_jobs"] else ""
+    saved = (
+        f"; {shared['stage_jobs']} shared training{'s' if shared['stage_jobs'] > 1 else ''} "
+        f"served {shared['children_served']} jobs"
+        if shared["stage_jobs"]
+        else ""
+    )
+    files = " · ".join(f"[{file}]({name}/{file})" for file in _FILES)
     return f"""## {preset["title"].rstrip(".")}
 
 {preset["asks"]} The report ({", ".join(preset["rows"])}): {preset["found"]}
@@ -162,5 +178,5 @@ def _section(preset: dict[str, Any], run: dict[str, Any]) -> str:
 
 **This run:** {run["said"]}
 
-Jobs: {counts}{saved}. [report.html]({name}/report.html) · [report.md]({name}/report.md) · [table.csv]({name}/table.csv) · [command.txt]({name}/command.txt)
+Jobs: {counts}{saved}. {files}
 """

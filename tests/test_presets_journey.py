@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import gallery_page
 from tests.service import Service, wait_for
 from tests.test_methods_journey import registered, uploaded
 from tests.worker import tiny
@@ -53,6 +54,12 @@ def results(service: Service, sweep: dict[str, Any]) -> dict[str, dict[str, Any]
     return {job["name"]: job["result"] for job in jobs}
 
 
+@pytest.fixture(scope="module")
+def recommended(service: Service, ingredients: dict[str, Any]) -> dict[str, Any]:
+    options = QUICK | {"budgets": [200_000, 108_000, 20_000], "recovery_epochs": 1}
+    return ended(service, {"preset": "recommended", "options": options, **ingredients})
+
+
 def test_alpha_runs_a_job_for_every_share(service: Service, ingredients: dict[str, Any]) -> None:
     """Each measured on the same photos."""
     options = QUICK | {"alphas": [0, 1], "train_fraction": 1}
@@ -64,12 +71,9 @@ def test_alpha_runs_a_job_for_every_share(service: Service, ingredients: dict[st
     assert len(digests) == 1
 
 
-def test_recommended_prunes_only_what_is_slightly_over(
-    service: Service, ingredients: dict[str, Any]
-) -> None:
+def test_recommended_prunes_only_what_is_slightly_over(service: Service, recommended: dict[str, Any]) -> None:
     """One student for all sizes: kept whole, cut a little, and out of reach."""
-    options = QUICK | {"budgets": [200_000, 108_000, 20_000], "recovery_epochs": 1}
-    sweep = ended(service, {"preset": "recommended", "options": options, **ingredients})
+    sweep = recommended
     assert (sweep["counts"]["succeeded"], sweep["counts"]["infeasible"]) == (2, 1)
     assert sweep["shared"]["stage_jobs"] == 1
     found = results(service, sweep)
@@ -80,3 +84,34 @@ def test_recommended_prunes_only_what_is_slightly_over(
     assert cut["passed"]
     # The same student, trained once.
     assert cut["stages"][1]["splits"] == whole["stages"][1]["splits"]
+
+
+def test_the_gallery_keeps_what_it_showed(
+    service: Service, recommended: dict[str, Any], tmp_path: Path
+) -> None:
+    """Report, table, picture and command, and one page over all of them."""
+    presets = {preset["name"]: preset for preset in service.get("/v1/presets")["items"]}
+    run = {
+        "body": {"preset": "recommended"},
+        "scale": "short",
+        "seconds": 1,
+        "machine": "2 cores",
+        "photos": None,
+        "splits": {"train": 48},
+    }
+    folder = tmp_path / "recommended"
+    gallery_page.write(service.http, folder, presets["recommended"], recommended, run)
+    gallery_page.write_index(tmp_path, list(presets.values()))
+    assert {file.name for file in folder.iterdir()} == {
+        "report.html",
+        "report.md",
+        "table.csv",
+        "plot.svg",
+        "command.txt",
+        "run.json",
+    }
+    assert len((folder / "table.csv").read_text().splitlines()) == 1 + 3
+    page = (tmp_path / "README.md").read_text()
+    assert "(recommended/plot.svg)" in page
+    assert "Infeasible (TARGET_UNREACHABLE): budget_bytes=20000." in page
+    assert "1 shared training served 3 jobs" in page

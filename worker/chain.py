@@ -31,7 +31,6 @@ from worker.stages import Stages, write_whole
 from worker.stored_layers import stored_layers
 from worker.training import snapshots
 
-
 STEPS_SHARE = 0.95
 """Of a job's progress, where something is measured after the steps (`sensitivity`)."""
 
@@ -302,7 +301,9 @@ class Chain:
             is_final = number == last
             name = "final.pt" if is_final else f"step-{number}-{record['method']}.pt"
             path = self.stages.path(number)
-            found.append(self._artifact(number, "final" if is_final else "stage", name, path, without_tables(record)))
+            found.append(
+                self._artifact(number, "final" if is_final else "stage", name, path, without_tables(record))
+            )
         return found
 
     def _kept_weights(self, number: int) -> list[dict[str, Any]]:
@@ -382,9 +383,7 @@ def note_number(
 class _Overall:
     """Adds to a step's progress how far the whole job is, and to its metrics whose they are."""
 
-    def __init__(
-        self, line: Line, num_steps: int, position: int, num_seeds: int, share: float
-    ) -> None:
+    def __init__(self, line: Line, num_steps: int, position: int, num_seeds: int, share: float) -> None:
         self._line = line
         self._share = share
         self._num_steps = num_steps

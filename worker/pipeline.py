@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import models
+from app.spec.base import Split
 from app.version import version
 from worker.beginning import taken_over, total_cost, warn_of_other_environments
 from worker.chain import STEPS_SHARE, Chain, note_number, note_stage, without_tables
@@ -119,7 +120,7 @@ class _Compression:
         if not self.spec.sensitivity:
             return
         setting, last = self.setting, len(self.spec.steps)
-        split = "val" if "val" in setting.splits else "test"
+        split: Split = "val" if "val" in setting.splits else "test"
         final = chosen.stages.path(last)
         network = models.load(final).to(setting.device)
         assert network.preprocessing is not None

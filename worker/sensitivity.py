@@ -1,9 +1,9 @@
-"""How much each layer of the answer bears: the network with this one layer stored in 4 bits, or without its weakest channels.
+"""How much each layer of the answer bears: with this one layer stored in 4 bits, or without its weakest channels.
 
 The usual first look before bits or rates are chosen layer by layer: one layer is changed at a time, nothing is trained, and
-what is lost is counted (Han et al. 2015, "Learning both Weights and Connections", https://arxiv.org/abs/1506.02626, figure 6;
-Li et al. 2017, "Pruning Filters for Efficient ConvNets", https://arxiv.org/abs/1608.08710, figure 2b). Beside the accuracy we
-give the divergence from the unchanged network's answers, which moves long before an answer does.
+what is lost is counted: Han et al. 2015, "Learning both Weights and Connections", https://arxiv.org/abs/1506.02626, figure
+6; Li et al. 2017, "Pruning Filters for Efficient ConvNets", https://arxiv.org/abs/1608.08710, figure 2b. Beside the accuracy
+we give the divergence from the unchanged network's answers, which moves long before an answer does.
 
 Shape letters: N images, C classes.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import models
 from models import Network
@@ -84,7 +84,8 @@ class Sensitivity:
     ) -> dict[str, Any]:
         layer = self._network.get_submodule(name)
         weight, bias = layer.weight, layer.bias
-        assert isinstance(weight, Tensor)
+        assert isinstance(weight, nn.Parameter)
+        assert bias is None or isinstance(bias, nn.Parameter)
         before = weight.clone(), None if bias is None else bias.clone()
         row: dict[str, Any] = {"layer": name, "parameters": weight.numel(), "quantized": None, "pruned": None}
 

@@ -1,4 +1,4 @@
-"""Reports: jobs as pages to look at, and their plots."""
+"""Reports: jobs and sweeps as pages to look at, and their plots."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from app import reads
 from app.api.context import CurrentCaller
 from app.api.jobs import JobId
+from app.api.sweeps import SweepId
 from app.errors import Problem
 from app.reports.document import Document
 from app.reports.html import as_html, policy
@@ -18,6 +19,10 @@ from app.reports.job_report import job_document, job_plots
 from app.reports.kept import Kept
 from app.reports.markdown import as_markdown
 from app.reports.plot import Plot, as_csv
+from app.reports.sweep_facts import read_sweep
+from app.reports.sweep_plots import sweep_plots
+from app.reports.sweep_report import sweep_document
+from app.sweeps import reads as sweeps
 
 router = APIRouter(tags=["reports"])
 
@@ -40,7 +45,12 @@ _TYPES = {
 # A plot's own style, and the picture in a heat map.
 _PLOT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 REPORT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/html": {"schema": {"type": "string"}}, "text/markdown": {"schema": {"type": "string"}}}},
+    200: {
+        "content": {
+            "text/html": {"schema": {"type": "string"}},
+            "text/markdown": {"schema": {"type": "string"}},
+        }
+    },
     304: {"description": "Unchanged since If-None-Match."},
 }
 PLOT: dict[int | str, dict[str, Any]] = {
@@ -90,7 +100,8 @@ def job_report(
 
     def document() -> Document:
         with caller.reading() as session:
-            return job_document(read_job(session, job_id))
+            facts = read_job(session, job_id)
+        return job_document(facts)
 
     return report_response((job_id, etag), document, chosen, if_none_match)
 
@@ -113,9 +124,55 @@ def job_plot(
 
     def plots() -> Mapping[str, Plot]:
         with caller.reading() as session:
-            return job_plots(read_job(session, job_id))
+            facts = read_job(session, job_id)
+        return job_plots(facts)
 
     return plot_response((job_id, etag), plots, file, if_none_match)
+
+
+@router.get("/v1/sweeps/{sweep_id}/report", response_class=Response, responses=REPORT)
+def sweep_report(
+    sweep_id: SweepId,
+    request: Request,
+    caller: CurrentCaller,
+    format: Format | None = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """What a sweep says on one page: the metric along its axes with intervals, the Pareto front, who won or why nobody did,
+    what gave no answer and why, and how to repeat it. While it runs, what there is so far."""
+    with caller.reading() as session:
+        etag = sweeps.snapshot(session, sweep_id).etag
+
+    def document() -> Document:
+        with caller.reading() as session:
+            facts = read_sweep(session, sweep_id)
+        return sweep_document(facts)
+
+    return report_response((sweep_id, etag), document, format or _preferred(request), if_none_match)
+
+
+@router.get("/v1/sweeps/{sweep_id}/plots", response_model=PlotList)
+def list_sweep_plots(sweep_id: SweepId, caller: CurrentCaller) -> PlotList:
+    """The plots that there are for this sweep: they grow with its answers."""
+    with caller.reading() as session:
+        facts = read_sweep(session, sweep_id)
+    return plot_list(sweep_plots(facts), f"/v1/sweeps/{sweep_id}/plots")
+
+
+@router.get("/v1/sweeps/{sweep_id}/plots/{file}", response_class=Response, responses=PLOT)
+def sweep_plot(
+    sweep_id: SweepId, file: PlotFile, caller: CurrentCaller, if_none_match: IfNoneMatch = None
+) -> Response:
+    """A plot of a sweep as SVG (light or dark as the reader's screen is) or PNG, or the numbers behind it as CSV."""
+    with caller.reading() as session:
+        etag = sweeps.snapshot(session, sweep_id).etag
+
+    def plots() -> Mapping[str, Plot]:
+        with caller.reading() as session:
+            facts = read_sweep(session, sweep_id)
+        return sweep_plots(facts)
+
+    return plot_response((sweep_id, etag), plots, file, if_none_match)
 
 
 # ---- what jobs and sweeps have in common
@@ -131,7 +188,9 @@ def report_response(
     """The document in this format. `key`: what it is of, and the version of that."""
     write = {"html": as_html, "md": as_markdown}[format]
     headers = {"Vary": "Accept"} | ({"Content-Security-Policy": policy()} if format == "html" else {})
-    return _answer((*key, "report", format), lambda: write(document()).encode(), format, headers, if_none_match)
+    return _answer(
+        (*key, "report", format), lambda: write(document()).encode(), format, headers, if_none_match
+    )
 
 
 def plot_response(
@@ -143,7 +202,9 @@ def plot_response(
         "Content-Security-Policy": _PLOT_POLICY,
         "Content-Disposition": f'inline; filename="{key[0]}-{file}"',
     }
-    return _answer((*key, "plot", file), lambda: _plot_file(plots(), name, suffix), suffix, headers, if_none_match)
+    return _answer(
+        (*key, "plot", file), lambda: _plot_file(plots(), name, suffix), suffix, headers, if_none_match
+    )
 
 
 def _plot_file(plots: Mapping[str, Plot], name: str, suffix: str) -> bytes:

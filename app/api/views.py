@@ -277,7 +277,19 @@ def job_view(job: tables.Job, attempts: Sequence[tables.Attempt], place: Place |
 
 def _job_fields(job: tables.Job) -> dict[str, Any]:
     path = f"/v1/jobs/{job.id}"
-    names = ("events", "logs", "metrics", "artifacts", "report", "plots", "cancel", "pause", "resume", "retry", "download")
+    names = (
+        "events",
+        "logs",
+        "metrics",
+        "artifacts",
+        "report",
+        "plots",
+        "cancel",
+        "pause",
+        "resume",
+        "retry",
+        "download",
+    )
     return {
         "id": job.id,
         "kind": job.kind,

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.errors import Problem
 from app.presets import expansion
-from app.presets.base import Preset, PruningPreset
+from app.presets.base import Preset
 from app.spec.sweep import SweepSpec
 
 PLACEHOLDERS = ("tch_first", "tch_second")
@@ -24,13 +24,13 @@ def _discover() -> dict[str, type[Preset]]:
     machinery = ("base", "expansion", "cost")
     for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in machinery):
         for value in vars(importlib.import_module(f"{__name__}.{module}")).values():
-            if _is_preset(value):
+            if _is_preset(value) and value.__module__ == f"{__name__}.{module}":
                 found[value.NAME] = value
     return found
 
 
 def _is_preset(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Preset) and value not in (Preset, PruningPreset)
+    return isinstance(value, type) and issubclass(value, Preset)
 
 
 PRESETS: dict[str, type[Preset]] = _discover()

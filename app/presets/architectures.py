@@ -11,9 +11,9 @@ class Architectures(Preset):
     ROWS = ("G", "G3", "G9")
     ASKS = "At one size: are plain, grouped or depthwise convolutions better?"
     FOUND = (
-        "Mean of the best five epochs on val: plain 72.05 (242,203 parameters), depthwise + pointwise 70.55 (161,819), the same "
-        "at the plain one's size 72.20 (239,899), groups in/2 70.5 (163,259), in/4 71.3 (166,139), in/8 71.9 (171,899), groups = 1 "
-        "72.4 (243,323). Fewer groups are better."
+        "Mean of the best five epochs on val: plain 72.05 (242,203 parameters), depthwise + pointwise 70.55 (161,819), the "
+        "same at the plain one's size 72.20 (239,899), groups in/2 70.5 (163,259), in/4 71.3 (166,139), in/8 71.9 "
+        "(171,899), groups = 1 72.4 (243,323). Fewer groups are better."
     )
     SHORT = {"epochs": 8, "image_size": 32, "seeds": 2}
     BASELINE = {"architecture": "report/plain"}

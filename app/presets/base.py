@@ -1,11 +1,12 @@
 """What every preset has: a question, the options that it can be asked with, and the sweep that answers it."""
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from app.spec.base import Seed, Spec
 from app.spec.networks import ArchitectureName, Student
+from app.spec.steps.prune import Prune
 
 Step = dict[str, Any]
 Axis = dict[str, Any]
@@ -20,10 +21,17 @@ def _each_once(given: list[T]) -> list[T]:
     return given
 
 
+def _known_criterion(name: str) -> str:
+    if name not in _CRITERIA:
+        raise ValueError(f"there is no criterion {name!r}: take {', '.join(_CRITERIA)}")
+    return name
+
+
+_CRITERIA = get_args(Prune.model_fields["criterion"].annotation)
 Values = Annotated[list[T], Field(min_length=1, max_length=50), AfterValidator(_each_once)]
 """Of an axis."""
 ByteCounts = Values[Annotated[int, Field(ge=1)]]
-Criteria = Values[Annotated[str, Field(max_length=40)]]
+Criterion = Annotated[str, Field(max_length=40), AfterValidator(_known_criterion)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -109,8 +117,12 @@ class Preset(Spec):
 
 
 def values(name: str, field: str, given: list[Any]) -> Axis:
-    """An axis over the values of one field."""
-    return {"name": name, "field": field, "values": given}
+    """An axis over the values of one field; 1.0 is called 1."""
+    return {"name": name, "field": field, "values": [_whole(value) for value in given]}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def points(name: str, changes: dict[str, dict[str, Any]]) -> Axis:
@@ -121,6 +133,21 @@ def points(name: str, changes: dict[str, dict[str, Any]]) -> Axis:
 STUDENTNET = "course/studentnet"
 KEPT_BY_THE_COURSE = ["cnn.0.*", "cnn.1.*", "cnn.2.*", "cnn.7.3"]
 """What `width_mult` of the course's network leaves alone: its first three blocks and the last pointwise convolution."""
+
+
+class DistillingPreset(Preset):
+    """Students learn from the teachers, live or from kept labels."""
+
+    epochs: Epochs = 200
+    """Of distillation."""
+    views: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """So many views of each photo are shown to the teachers, once, and what they said is kept for all jobs (`soft_labels`):
+    faster, and a little less accurate. Null: they are asked in every epoch."""
+
+    def distilled(self, student: Step, **fields: Any) -> Step:
+        """The step, with the kept labels where they were asked for."""
+        cache = {} if self.views is None else {"soft_labels": {"views": min(self.views, self.epochs)}}
+        return {"method": "distill", "student": student, "epochs": self.epochs, **cache, **fields}
 
 
 class PruningPreset(Preset):

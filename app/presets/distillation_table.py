@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from app.presets.base import STUDENTNET, Axis, Epochs, Preset, Step, points
+from app.presets.base import STUDENTNET, Axis, DistillingPreset, Step, points
 from app.spec.networks import ArchitectureName, Student
 
 _COURSE = {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "constant", "warmup_epochs": 0}
 
 
-class DistillationTable(Preset):
+class DistillationTable(DistillingPreset):
     """Two teachers: the student alone, from the weaker, from the stronger.
 
     Five rows. The teachers' own are stage 0 of the two distilled ones (`table?rows=stages`), measured on the same photos.
@@ -23,13 +23,12 @@ class DistillationTable(Preset):
         "Teachers 80.09 and 88.41 (ResNet-18); students alone about 79 to 80, from the weaker 80 to 84, from the stronger "
         "82 to 84."
     )
-    SHORT = {"epochs": 10, "image_size": 64}
+    SHORT = {"epochs": 10, "views": 4, "image_size": 64}
     NUM_TEACHERS = (2, 2)
     BASELINE = {"row": "student alone"}
 
     student: ArchitectureName | Student = STUDENTNET
     """The network of the last three rows."""
-    epochs: Epochs = 200
     temperature: Annotated[float, Field(gt=0, le=100)] = 20.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
@@ -44,11 +43,8 @@ class DistillationTable(Preset):
         return [self._alone()]
 
     def axes(self, teachers: list[str]) -> list[Axis]:
-        distilled = self._alone() | {
-            "method": "distill",
-            "temperature": self.temperature,
-            "alpha": self.alpha,
-        }
+        taught = {"temperature": self.temperature, "alpha": self.alpha}
+        distilled = self._alone() | self.distilled(self.trained(), **taught)
 
         def taught_by(named: list[str]) -> dict[str, Any]:
             return {"/teachers": named, "/steps": [distilled]}

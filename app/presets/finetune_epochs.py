@@ -1,6 +1,6 @@
 """F3: what the epochs of fine-tuning do, and what they did in the course's code."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -37,7 +37,7 @@ class FinetuneEpochs(PruningPreset):
         return [self.pretraining(), prune]
 
     def axes(self, teachers: list[str]) -> list[Axis]:
-        optimizer = {
+        optimizer: dict[str, dict[str, Any]] = {
             "rebuilt": {"/steps/1/compat": None},
             "stale, as in the course's code": {"/steps/1/compat": "stale_optimizer"},
         }

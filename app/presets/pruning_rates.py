@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.presets.base import Axis, Epochs, PruningPreset, Share, Step, Values, values
+from app.presets.base import Axis, Criterion, Epochs, PruningPreset, Share, Step, Values, values
 
 
 class PruningRates(PruningPreset):
@@ -25,7 +25,7 @@ class PruningRates(PruningPreset):
     iterations: Annotated[int, Field(ge=1, le=1000)] = 5
     finetune_epochs: Epochs = 5
     """After each cut, where there is any."""
-    criterion: Annotated[str, Field(max_length=40)] = "bn_gamma_signed"
+    criterion: Criterion = "bn_gamma_signed"
 
     def steps(self) -> list[Step]:
         prune = {

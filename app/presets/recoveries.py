@@ -14,8 +14,8 @@ class Recoveries(PruningPreset):
     ROWS = ("B2", "B3", "F4", "F5", "F9", "F10")
     ASKS = "After pruning to a quarter: which retraining brings the accuracy back, and what does it cost?"
     FOUND = (
-        "62,619 of 256,779 parameters (0.95 nineteen times): no retraining 64 %, once at the end 68 %, new weights after each "
-        "cut 71 %. Renda et al.: rewinding is as good as new weights, and both are better than fine-tuning."
+        "62,619 of 256,779 parameters (0.95 nineteen times): no retraining 64 %, once at the end 68 %, new weights after "
+        "each cut 71 %. Renda et al.: rewinding is as good as new weights, and both are better than fine-tuning."
     )
     SHORT = {
         "epochs": 12,

@@ -17,8 +17,8 @@ class Regularisation(Preset):
     ROWS = ("B9", "B10", "B11", "B12", "B13", "B14", "B15")
     ASKS = "What do dropout and augmentation, soft labels, and more photos each do for a student?"
     FOUND = (
-        "Hard labels: 84 % with, 60 % without dropout and augmentation. Without them soft labels beat hard ones by more than "
-        "10 points and still overfit; more data helps; unlabelled photos alone were memorised."
+        "Hard labels: 84 % with, 60 % without dropout and augmentation. Without them soft labels beat hard ones by more "
+        "than 10 points and still overfit; more data helps; unlabelled photos alone were memorised."
     )
     SHORT = {"epochs": 10, "image_size": 32, "train_fractions": [0.15, 0.6], "seeds": 2}
 

@@ -1,10 +1,10 @@
 """F7: the Taylor criterion on a plain network."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.presets.base import Axis, Criteria, Epochs, PruningPreset, Share, Step, points
+from app.presets.base import Axis, Criterion, Epochs, PruningPreset, Step, Values, points
 from app.spec.networks import ArchitectureName, Student
 
 _PER_EXAMPLE = "taylor, absolute per image"
@@ -29,9 +29,17 @@ class Taylor(PruningPreset):
 
     student: ArchitectureName | Student = "report/plain"
     """The network that is trained and pruned."""
-    criteria: Criteria = ["random", "l1", "l2", "bn_gamma", "taylor", "taylor_weight", _PER_EXAMPLE]
+    criteria: Values[Criterion | Literal["taylor, absolute per image"]] = [
+        "random",
+        "l1",
+        "l2",
+        "bn_gamma",
+        "taylor",
+        "taylor_weight",
+        _PER_EXAMPLE,
+    ]
     """Of `prune`; and `taylor, absolute per image`, as the paper has it."""
-    removed: Share = 0.3
+    removed: Annotated[float, Field(ge=0.001, le=0.999)] = 0.3
     """The share of the parameters."""
     finetune_epochs: Epochs = 10
 

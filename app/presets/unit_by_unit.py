@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from app.presets.base import Axis, Criteria, PruningPreset, Step, values
+from app.presets.base import Axis, Criterion, PruningPreset, Step, Values, values
 from app.spec.networks import ArchitectureName, Student
 
 
@@ -21,7 +21,7 @@ class UnitByUnit(PruningPreset):
 
     student: ArchitectureName | Student = "report/final"
     """The network that is trained and pruned."""
-    criteria: Criteria = ["random", "l2", "bn_gamma"]
+    criteria: Values[Criterion] = ["random", "l2", "bn_gamma"]
     iterations: Annotated[int, Field(ge=1, le=1000)] = 100
     """Units that go."""
 

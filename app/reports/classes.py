@@ -116,7 +116,8 @@ def recall_plot(found: Sequence[Recall], split: str) -> Plot | None:
     return Plot(
         "recall",
         "Recall by class",
-        f"Of {plural(len(found), 'class', 'classes')} on {split}, {len(known)} are shown, those that lost the most first. {told}".strip(),
+        f"Of {plural(len(found), 'class', 'classes')} on {split}, {len(known)} are shown, those that lost the most first. "
+        f"{told}".rstrip(),
         ["class", "num_images", "teacher_num_correct", "answer_num_correct"],
         [[each.name, each.num_images, each.teacher, each.answer] for each in known],
         draw,
@@ -199,8 +200,8 @@ def confusion_plot(record: dict[str, Any], class_names: Sequence[str]) -> Plot |
     return Plot(
         "confusion",
         title,
-        f"Rows are true classes, columns the answer's, shaded by the share of the row: {right:,} of {total:,} images lie on the "
-        f"diagonal. {_worst_pair(counts, names)}",
+        f"Rows are true classes, columns the answer's, shaded by the share of the row: {right:,} of {total:,} images lie "
+        f"on the diagonal. {_worst_pair(counts, names)}",
         ["true", "answered", "num_images"],
         [
             [names[true], names[answered], count]
@@ -226,9 +227,7 @@ def confusion_difference(
     moved = [
         [a - b for a, b in zip(row, other, strict=True)] for row, other in zip(mine, theirs, strict=True)
     ]
-    shares = [
-        [count / max(1, sum(row)) for count in line] for line, row in zip(moved, mine, strict=True)
-    ]
+    shares = [[count / max(1, sum(row)) for count in line] for line, row in zip(moved, mine, strict=True)]
     largest = max((abs(share) for row in shares for share in row), default=0.0) or 1.0
     lost = -sum(row[k] for k, row in enumerate(moved))
     title = f"Confusion on {split}: the answer less the teacher"
@@ -273,16 +272,26 @@ def _worst_pair(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 # ---- heat maps
 
 _SIDE = 400
+_LEVEL = 5
+"""Up to so many names have room beside each other."""
 
 
 def _label_room(names: Sequence[str]) -> float:
     longest = max(len(label_for(name, 16)) for name in names)
-    return 24 + 6.8 * longest if len(names) <= _MOST_NAMED else 52.0
+    return 20 + 6.4 * longest if len(names) <= _MOST_NAMED else 52.0
 
 
 def _heat_size(names: Sequence[str]) -> dict[str, int]:
     room = _label_room(names)
-    return {"width": int(_SIDE + room + 40), "height": int(_SIDE + room + 66)}
+    below = 56.0 if len(names) <= _LEVEL else room + 16
+    side = _side(len(names))
+    # Wide enough for the title, however few classes there are.
+    return {"width": int(max(400, side + room + 40)), "height": int(40 + side + below)}
+
+
+def _side(num_classes: int) -> float:
+    """Of the square: no more than a few classes need."""
+    return float(min(_SIDE, 64 * num_classes))
 
 
 def _heat_map(
@@ -295,17 +304,20 @@ def _heat_map(
 ) -> None:
     width, height = 72 * figure.get_size_inches()
     room = _label_room(names) + 14
-    axes = figure.add_axes((room / width, (height - 40 - _SIDE) / height, _SIDE / width, _SIDE / height))
+    side = _side(len(names))
+    axes = figure.add_axes((room / width, (height - 40 - side) / height, side / width, side / height))
     axes.imshow(shares, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0)
     if len(names) <= _MOST_NAMED:
         labels = [label_for(name, 16) for name in names]
-        axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 5 else 0, fontsize=11)
+        axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > _LEVEL else 0, fontsize=11)
         axes.set_yticks(range(len(names)), labels, fontsize=11)
     axes.set_ylabel("true class", color=INK)
-    axes.set_xlabel("answered" if len(names) <= _MOST_NAMED else "answered (position of the class)", color=INK)
+    axes.set_xlabel(
+        "answered" if len(names) <= _MOST_NAMED else "answered (position of the class)", color=INK
+    )
     if len(names) > _MOST_NUMBERED:
         axes.tick_params(labelcolor=MUTED)
         return

@@ -44,7 +44,9 @@ def _drawn(plot: Plot, format: str) -> bytes:
         figure = _figure(plot)
         plot.draw(figure)
         buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None, "Description": plot.alt}
+        metadata: dict[str, Any] = (
+            {"Date": None} if format == "svg" else {"Software": None, "Description": plot.alt}
+        )
         figure.savefig(buffer, format=format, dpi=_PNG_SCALE * _DOTS, metadata=metadata)
         return buffer.getvalue()
 

@@ -16,7 +16,7 @@ else:
 TOP = 62
 """Room for the title and one line of legend."""
 BOTTOM = 50
-LEFT = 62
+LEFT = 56
 RIGHT = 20
 # A generous mean of a letter at the size of tick labels.
 _LETTER = 6.8
@@ -45,14 +45,14 @@ def panel(
     return axes
 
 
-def entitle(figure: Figure, title: str, left: float = 12) -> None:
+def entitle(figure: Figure, title: str, left: float = 2) -> None:
     width, height = 72 * figure.get_size_inches()
     figure.text(
         left / width, 1 - 20 / height, title, fontsize=13.5, fontweight="bold", color=INK, va="baseline"
     )
 
 
-def legend(figure: Figure, axes: Axes, *, columns: int = 4, left: float = 12, top: float = 27) -> None:
+def legend(figure: Figure, axes: Axes, *, columns: int = 4, left: float = 2, top: float = 27) -> None:
     """On the line under the title, and beyond it where there are many."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
@@ -62,7 +62,7 @@ def legend(figure: Figure, axes: Axes, *, columns: int = 4, left: float = 12, to
         handles,
         labels,
         loc="upper left",
-        bbox_to_anchor=((left - 4) / width, 1 - top / height),
+        bbox_to_anchor=(left / width, 1 - top / height),
         borderpad=0,
         borderaxespad=0,
         ncols=columns,
@@ -122,8 +122,7 @@ def amount_axis(axes: Axes, which: str, label: str, values: Sequence[float], uni
     axis.set_label_text(f"{label} (log scale)" if is_log else label)
 
 
-def _log_ticks(
-low: float, high: float) -> list[float]:
+def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 of each decade; powers of ten alone where that would be too many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if math.log10(high / low) < 2.2 else (1,)

@@ -29,7 +29,9 @@ def _style() -> str:
 @lru_cache
 def _policy() -> str:
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def policy() -> str:
@@ -68,7 +70,9 @@ def _data(plot: Plot) -> Table | None:
         Column(name, is_number=all(not isinstance(row[position], str) for row in plot.rows))
         for position, name in enumerate(plot.columns)
     ]
-    return Table(f"The numbers of “{plot.title}”", columns, [[_cell(value) for value in row] for row in plot.rows])
+    return Table(
+        f"The numbers of “{plot.title}”", columns, [[_cell(value) for value in row] for row in plot.rows]
+    )
 
 
 def _cell(value: Any) -> str:

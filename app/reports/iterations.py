@@ -56,7 +56,9 @@ def iteration_table(pruning: Pruning) -> Table:
         for row in pruning.rows
     ]
     note = f"It stopped there: {shown(pruning.stopped, 300)}" if pruning.stopped else ""
-    return Table(f"Step {pruning.step}: iterations of pruning, before and after training", columns, rows, note=note)
+    return Table(
+        f"Step {pruning.step}: iterations of pruning, before and after training", columns, rows, note=note
+    )
 
 
 def iteration_plot(found: Sequence[Pruning]) -> Plot | None:
@@ -71,7 +73,9 @@ def iteration_plot(found: Sequence[Pruning]) -> Plot | None:
         axes = panel(figure)
         for position, pruning in enumerate(found):
             of = f"step {pruning.step}, " if several else ""
-            for shift, (name, when) in enumerate((("accuracy_after", "after"), ("accuracy_before", "before"))):
+            for shift, (name, when) in enumerate(
+                (("accuracy_after", "after"), ("accuracy_before", "before"))
+            ):
                 known = [row for row in pruning.rows if row.get(name) is not None and row.get("parameters")]
                 axes.plot(
                     [row["parameters"] for row in known],
@@ -97,7 +101,14 @@ def iteration_plot(found: Sequence[Pruning]) -> Plot | None:
         ),
         ["step", "iteration", "parameters", "macs", "val_accuracy_before", "val_accuracy_after"],
         [
-            [step, row["iteration"], row["parameters"], row.get("macs"), row.get("accuracy_before"), row.get("accuracy_after")]
+            [
+                step,
+                row["iteration"],
+                row["parameters"],
+                row.get("macs"),
+                row.get("accuracy_before"),
+                row.get("accuracy_after"),
+            ]
             for step, row in rows
         ],
         draw,

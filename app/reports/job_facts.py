@@ -126,7 +126,7 @@ def _points_of(session: Session, job_id: str) -> list[Point]:
 
 def _teacher_names(session: Session, idents: Sequence[str]) -> dict[str, str | None]:
     rows = session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(idents)))
-    return {ident: name for ident, name in rows}
+    return {row.id: row.name for row in rows}
 
 
 def _log(session: Session, job_id: str) -> list[dict[str, Any]]:

@@ -48,7 +48,9 @@ def _plots(facts: JobFacts) -> Iterator[Plot | None]:
         split = compared_split(last)
         yield classes.confusion_plot(last, names)
         yield classes.confusion_difference(facts.teacher, last, names)
-        yield classes.recall_plot(classes.recalls(facts.teacher, last, split, names), split) if split else None
+        yield (
+            classes.recall_plot(classes.recalls(facts.teacher, last, split, names), split) if split else None
+        )
         yield layers.layer_plot(last["layers"]) if last.get("layers") else None
     if found := facts.result.get("sensitivity"):
         yield layers.sensitivity_plot(found)
@@ -91,7 +93,11 @@ def _summary(facts: JobFacts) -> str:
     smaller = ratio(teacher["size_bytes"], last["size_bytes"])
     size = f"{what} has {number(last['size_bytes'])} bytes"
     if smaller is not None:
-        size += f", {significant(smaller)} times fewer than the teacher" if smaller >= 1 else ", more than the teacher"
+        size += (
+            f", {significant(smaller)} times fewer than the teacher"
+            if smaller >= 1
+            else ", more than the teacher"
+        )
     split = compared_split(last)
     if split is None:
         return f"{size}."
@@ -101,7 +107,8 @@ def _summary(facts: JobFacts) -> str:
         said += f", the teacher {percent(theirs)} %"
     lost = drop(last)
     if lost is not None:
-        said += f": {points(-lost.value)} points (95 % interval {points(-lost.high)} to {points(-lost.low)}, {lost.num_images:,} images)"
+        interval = f"95 % interval {points(-lost.high)} to {points(-lost.low)}"
+        said += f": {points(-lost.value)} points ({interval}, {lost.num_images:,} images)"
     return said + "."
 
 
@@ -178,7 +185,10 @@ def _facts(facts: JobFacts) -> Iterator[tuple[str, str]]:
     if job.state not in TERMINAL:
         yield from _progress(facts)
     elif job.started_at is not None and job.finished_at is not None:
-        yield "finished", f"{rfc3339(job.finished_at)}, {duration(job.finished_at - job.started_at)} after it began"
+        yield (
+            "finished",
+            f"{rfc3339(job.finished_at)}, {duration(job.finished_at - job.started_at)} after it began",
+        )
     if reused := facts.result.get("reused_from"):
         yield "result of", f"{reused}, which did the same work on the same bytes"
 
@@ -206,7 +216,9 @@ def _gates(gates: list[dict[str, Any]]) -> Table:
             gate["gate"],
             _gate_value(gate["gate"], gate["limit"]),
             _gate_value(gate["gate"], gate["value"]),
-            f"{percent(gate['standard_error'])} points" if gate.get("standard_error") is not None else NOTHING,
+            f"{percent(gate['standard_error'])} points"
+            if gate.get("standard_error") is not None
+            else NOTHING,
             "yes" if gate["passed"] else "no",
         ]
         for gate in gates
@@ -303,8 +315,8 @@ def _layers(facts: JobFacts, plots: dict[str, Plot]) -> list[Block]:
         table = layers.layer_table(rows, f"Layers of the network after step {facts.last['step']}")
         stored = sum(row["size_bytes"] for row in rows)
         note = (
-            f"Stored bytes are those of the layers' tensors as they are encoded, {number(stored)} in all; the file is then deflated, "
-            f"and holds graph, index and metrics as well: {number(facts.last['size_bytes'])} bytes."
+            f"Stored bytes are those of the layers' tensors as they are encoded, {number(stored)} in all; the file is then "
+            f"deflated, and holds graph, index and metrics as well: {number(facts.last['size_bytes'])} bytes."
         )
         blocks += [*_picture(facts, plots, "layers"), Paragraph(note)]
         blocks.append(table if len(table.rows) <= 24 else Folded(f"All {len(rows):,} layers", [table]))

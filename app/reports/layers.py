@@ -75,9 +75,9 @@ def layer_plot(layers: Sequence[dict[str, Any]]) -> Plot | None:
     return Plot(
         "layers",
         "Where parameters, bytes and MACs are",
-        f"{shown(first['name'])} holds {percent(_share(first['size_bytes'], whole['size_bytes']))} % of the stored bytes and "
-        f"{percent(_share(first['parameters'], whole['parameters']))} % of the parameters; {shown(busiest['name'])} computes "
-        f"{percent(_share(busiest['macs'], whole['macs']))} % of the multiply-adds."
+        f"{shown(first['name'])} holds {percent(_share(first['size_bytes'], whole['size_bytes']))} % of the stored bytes "
+        f"and {percent(_share(first['parameters'], whole['parameters']))} % of the parameters; {shown(busiest['name'])} "
+        f"computes {percent(_share(busiest['macs'], whole['macs']))} % of the multiply-adds."
         + (f" {plural(rest, 'lighter layer')} not drawn." if rest else ""),
         ["layer", "type", "parameters", "size_bytes", "macs"],
         [[row["name"], row["type"], row["parameters"], row["size_bytes"], row["macs"]] for row in layers],
@@ -107,9 +107,10 @@ def sensitivity_table(found: dict[str, Any]) -> Table:
             cells += _changed(row[kind], found["accuracy"])
         rows.append(cells)
     note = (
-        f"One layer at a time, nothing trained, on {found['num_images']:,} images of {found['split']}, where the answer as it is "
-        f"gets {percent(found['accuracy'])} % right. Bits: minmax, per tensor. Channels: those with the smallest l2 norm, silent. "
-        "The channels of the last layer are the classes and stay. Divergence: mean KL from the unchanged answers."
+        f"One layer at a time, nothing trained, on {found['num_images']:,} images of {found['split']}, where the answer "
+        f"as it is gets {percent(found['accuracy'])} % right. Bits: minmax, per tensor. Channels: those with the smallest "
+        "l2 norm, silent. The channels of the last layer are the classes and stay. "
+        "Divergence: mean KL from the unchanged answers."
     )
     return Table("What each layer bears", columns, rows, note=note)
 
@@ -140,8 +141,17 @@ def sensitivity_plot(found: dict[str, Any]) -> Plot | None:
     bits, share = f"stored in {found['bits']} bits", f"{100 * found['share']:.0f} % of its channels silent"
 
     def draw(figure: Any) -> None:
-        groups = [(bits, [change(row, "quantized") for row in drawn]), (share, [change(row, "pruned") for row in drawn])]
-        dot_rows(figure, [row["layer"] for row in drawn], groups, f"change of {found['split']} accuracy", unit="points")
+        groups = [
+            (bits, [change(row, "quantized") for row in drawn]),
+            (share, [change(row, "pruned") for row in drawn]),
+        ]
+        dot_rows(
+            figure,
+            [row["layer"] for row in drawn],
+            groups,
+            f"change of {found['split']} accuracy",
+            unit="points",
+        )
         entitle(figure, "What each layer bears")
 
     weakest = min(drawn, key=worst)
@@ -152,7 +162,14 @@ def sensitivity_plot(found: dict[str, Any]) -> Plot | None:
         f"{_told(change(weakest, 'pruned'), share)}, from {percent(found['accuracy'])} % on {found['split']}.",
         ["layer", "quantized_accuracy", "quantized_divergence", "pruned_accuracy", "pruned_divergence"],
         [
-            [row["layer"], *((row[kind] or {}).get(name) for kind in ("quantized", "pruned") for name in ("accuracy", "divergence"))]
+            [
+                row["layer"],
+                *(
+                    (row[kind] or {}).get(name)
+                    for kind in ("quantized", "pruned")
+                    for name in ("accuracy", "divergence")
+                ),
+            ]
             for row in found["layers"]
         ],
         draw,

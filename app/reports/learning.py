@@ -1,5 +1,6 @@
 """Learning curves: what each epoch of each step and seed reached."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,7 +28,9 @@ class Curve(NamedTuple):
 def learning_curves(facts: JobFacts) -> Plot | None:
     """Val accuracy above, losses below; every seed a thin line, with their mean."""
     begins, end = _step_begins(facts.points)
-    by_name = {name: _curves(facts.points, name, begins) for name in ("accuracy", "cross_entropy", "train_loss")}
+    by_name = {
+        name: _curves(facts.points, name, begins) for name in ("accuracy", "cross_entropy", "train_loss")
+    }
     if not any(by_name.values()):
         return None
     has_accuracy = bool(by_name["accuracy"])
@@ -39,7 +42,7 @@ def learning_curves(facts: JobFacts) -> Plot | None:
     def draw(figure: Any) -> None:
         if has_accuracy:
             above = panel(figure, bottom=height - TOP - _PANEL)
-            _draw_curves(above, by_name["accuracy"], 0, "val accuracy")
+            _draw_curves(above, by_name["accuracy"], 0, "val accuracy", begins)
             if teacher is not None:
                 above.axhline(teacher, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), label="teacher")
             percent_axis(above.yaxis, "val accuracy")
@@ -50,12 +53,12 @@ def learning_curves(facts: JobFacts) -> Plot | None:
             legend(figure, above)
         below = panel(figure, top=height - BOTTOM - _PANEL)
         for position, (split, curves) in enumerate(losses.items(), 1):
-            _draw_curves(below, curves, position, f"{split} loss")
+            _draw_curves(below, curves, position, f"{split} loss", begins)
         below.set_ylabel("loss (nat)")
         below.margins(x=0.02)
         epochs_axis(below.xaxis)
         _mark_steps(below, begins, names if not has_accuracy else {})
-        legend(figure, below, left=300 if has_accuracy else 12)
+        legend(figure, below, left=290 if has_accuracy else 2)
         entitle(figure, "Learning curves")
 
     return Plot(
@@ -112,30 +115,32 @@ def _mean(curves: Sequence[Curve]) -> Curve:
     return Curve(0, shared, [sum(values[epoch]) / len(curves) for epoch in shared])
 
 
-def _draw_curves(axes: Any, curves: Sequence[Curve], position: int, label: str) -> None:
+def _draw_curves(
+    axes: Any, curves: Sequence[Curve], position: int, label: str, begins: dict[int, int]
+) -> None:
+    """Each in one piece a step: a new step begins with another network."""
     if not curves:
         return
     if len(curves) > 1:
         for curve in curves:
-            thin = _thinned(curve)
-            axes.plot(
-                thin.epochs,
-                thin.values,
-                **style(position, marker="", linewidth=0.7, alpha=0.45),
-            )
-        label = f"{label}, mean of {len(curves)} seeds"
-    thin = _thinned(_mean(curves))
-    few = len(thin.epochs) <= 30
-    axes.plot(thin.epochs, thin.values, label=label, **style(position, markersize=4 if few else 0))
+            axes.plot(*_pieces(curve, begins), **style(position, marker="", linewidth=0.7, alpha=0.45))
+    mean = _mean(curves)
+    few = len(mean.epochs) <= 30
+    axes.plot(*_pieces(mean, begins), label=label, **style(position, markersize=4 if few else 0))
 
 
-def _thinned(curve: Curve) -> Curve:
-    """Every k-th point, and the last one."""
-    every = -(-len(curve.epochs) // MOST_POINTS)
-    if every < 2:
-        return curve
-    kept = [*range(0, len(curve.epochs) - 1, every), len(curve.epochs) - 1]
-    return Curve(curve.seed, [curve.epochs[k] for k in kept], [curve.values[k] for k in kept])
+def _pieces(curve: Curve, begins: dict[int, int]) -> tuple[list[float], list[float]]:
+    """Every k-th point and the last one, with a gap where a step ends."""
+    every = max(1, -(-len(curve.epochs) // MOST_POINTS))
+    last = len(curve.epochs) - 1
+    points = [
+        (float(epoch), value)
+        for k, (epoch, value) in enumerate(zip(curve.epochs, curve.values, strict=True))
+        if k % every == 0 or k == last
+    ]
+    points += [(begin + 0.5, math.nan) for begin in begins.values() if begin]
+    points.sort(key=lambda point: point[0])
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _mark_steps(axes: Any, begins: dict[int, int], names: dict[int, str]) -> None:
@@ -148,12 +153,12 @@ def _mark_steps(axes: Any, begins: dict[int, int], names: dict[int, str]) -> Non
         if step in names and len(begins) <= 6:
             axes.text(
                 begin + 0.6,
-                1.0,
+                1.02,
                 names[step],
                 transform=axes.get_xaxis_transform(),
                 fontsize=11,
                 color=INK,
-                va="top",
+                va="bottom",
             )
 
 
@@ -163,7 +168,9 @@ def _alt(by_name: dict[str, list[Curve]], num_steps: int, end: int, teacher: flo
     if not curves:
         losses = by_name["train_loss"]
         mean = _mean(losses) if losses else None
-        went = f": train loss from {mean.values[0]:.3g} to {mean.values[-1]:.3g}" if mean and mean.values else ""
+        went = (
+            f": train loss from {mean.values[0]:.3g} to {mean.values[-1]:.3g}" if mean and mean.values else ""
+        )
         return f"Losses over {where}{went}."
     mean = _mean(curves)
     seeds = f", mean of {len(curves)} seeds" if len(curves) > 1 else ""

@@ -3,7 +3,18 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from app.reports.document import Block, Code, Column, Document, Facts, Folded, Notice, Paragraph, Picture, Table
+from app.reports.document import (
+    Block,
+    Code,
+    Column,
+    Document,
+    Facts,
+    Folded,
+    Notice,
+    Paragraph,
+    Picture,
+    Table,
+)
 from app.version import version
 
 # A backslash takes the meaning of these; the other three could begin HTML.

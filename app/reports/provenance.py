@@ -13,20 +13,47 @@ from app.reports.wording import NOTHING, duration, number, shown
 from app.spec.job import JobSpec
 from app.tables import Artifact, Attempt
 
-# What tells one step from another at a glance, in this order.
+# What tells one step from another at a glance, in this order; the first few also where they are the default.
+_ALWAYS = ("student", "scheme", "bits", "criterion", "alpha", "epochs")
 _TELLING = (
-    *("student", "scheme", "bits", "criterion", "keep", "iterations", "recover", "target", "alpha", "temperature"),
-    *("epochs", "finetune_epochs", "learning_rate", "augment"),
+    *(
+        "student",
+        "scheme",
+        "bits",
+        "granularity",
+        "rounding",
+        "criterion",
+        "keep_rate",
+        "units",
+        "iterations",
+    ),
+    *(
+        "recover",
+        "target",
+        "sparsity",
+        "kind",
+        "groups",
+        "keep_first",
+        "energy",
+        "ratio",
+        "rank",
+        "loss",
+        "alpha",
+        "temperature",
+    ),
+    *("epochs", "train_fraction", "transfer_splits", "learning_rate", "augment"),
 )
 
 
 def spec_line(spec: dict[str, Any]) -> str:
     """A job's steps in one line: distill (report/final, alpha 0.8, epochs 30) → quantize (minmax)."""
-    return " → ".join(_step_line(step) for step in asked(spec).get("steps", []))
+    steps = zip(spec.get("steps", []), asked(spec).get("steps", []), strict=True)
+    return " → ".join(_step_line(whole, said) for whole, said in steps)
 
 
-def _step_line(step: dict[str, Any]) -> str:
-    told = [_told(name, step[name]) for name in _TELLING if step.get(name) is not None]
+def _step_line(step: dict[str, Any], said: dict[str, Any]) -> str:
+    named = [name for name in _TELLING if name in said or (name in _ALWAYS and step.get(name))]
+    told = [_told(name, step[name]) for name in named if step.get(name) is not None]
     return f"{step.get('method')} ({', '.join(told)})" if told else str(step.get("method"))
 
 
@@ -44,7 +71,9 @@ def _told(name: str, value: Any) -> str:
 
 def _plainly(value: Any) -> str:
     if isinstance(value, dict):
-        return shown(" ".join(f"{key} {_plainly(item)}" for key, item in value.items() if item is not None), 60)
+        return shown(
+            " ".join(f"{key} {_plainly(item)}" for key, item in value.items() if item is not None), 60
+        )
     if isinstance(value, list):
         return shown(f"[{', '.join(map(_plainly, value))}]", 60)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(value, 40)
@@ -61,21 +90,30 @@ def asked(spec: dict[str, Any], schema: type[BaseModel] = JobSpec) -> dict[str, 
 def curl(path: str, body: dict[str, Any]) -> Code:
     """The command that posts this body. Nothing in it means anything to a shell: a quoted here-document, ASCII alone."""
     document = json.dumps(body, indent=2)
-    return Code(f'U=http://127.0.0.1:8000   # where the service answers\ncurl "$U{path}" --json @- <<\'JSON\'\n{document}\nJSON')
+    return Code(
+        f"U=http://127.0.0.1:8000   # where the service answers\ncurl \"$U{path}\" --json @- <<'JSON'\n{document}\nJSON"
+    )
 
 
 def repeating(facts: JobFacts) -> list[Block]:
     spec = facts.job.spec
     blocks: list[Block] = [
         Paragraph(
-            "The same spec on the same teachers and data, with the same number of threads on the same kind of processor, gives "
-            "the same bytes. Steps and fields at their defaults are left out."
+            "The same spec on the same teachers and data, with the same number of threads on the same kind of processor, "
+            "gives the same bytes. Steps and fields at their defaults are left out."
         ),
         curl("/v1/jobs", asked(spec)),
     ]
     seeds = spec.get("seeds", 1)
     first = spec.get("seed", 0)
-    pairs = [("seed", str(first) if seeds == 1 else f"{first} to {first + seeds - 1}; the answer is that of {facts.result.get('seed', NOTHING)}")]
+    pairs = [
+        (
+            "seed",
+            str(first)
+            if seeds == 1
+            else f"{first} to {first + seeds - 1}; the answer is that of {facts.result.get('seed', NOTHING)}",
+        )
+    ]
     pairs += [("teacher", _named(ident, facts.teachers)) for ident in spec.get("teachers", [])]
     pairs.append(("data set", _named(spec.get("dataset", ""), {spec.get("dataset", ""): facts.dataset_name})))
     for split, found in (facts.result.get("splits") or {}).items():
@@ -109,7 +147,11 @@ def receipt(artifact: Artifact) -> list[Block]:
     blocks: list[Block] = [Facts(pairs)]
     if artifact.receipt is None:
         return [*blocks, Paragraph("This file was made before artifacts had receipts.")]
-    return [*blocks, Paragraph("Its receipt is checked without this service, with torch and Pillow alone:"), Code(command)]
+    return [
+        *blocks,
+        Paragraph("Its receipt is checked without this service, with torch and Pillow alone:"),
+        Code(command),
+    ]
 
 
 def environment(facts: JobFacts) -> Facts | None:
@@ -125,7 +167,9 @@ def environment(facts: JobFacts) -> Facts | None:
         "precision": "precision of training",
         "cpu": "processor",
     }
-    return Facts([(title, _cell(found[name])) for name, title in names.items() if found.get(name) is not None])
+    return Facts(
+        [(title, _cell(found[name])) for name, title in names.items() if found.get(name) is not None]
+    )
 
 
 def _cell(value: Any) -> str:

@@ -31,7 +31,7 @@ def stage_table(stages: Sequence[dict[str, Any]]) -> Table:
         Column("compression ratio"),
         Column("parameters"),
         Column("MACs"),
-        Column("speed-up (MACs)"),
+        Column("speed-up", "in MACs"),
         Column("latency", "ms"),
         Column("p10 to p90", "ms"),
         Column("trained", "epochs"),
@@ -39,7 +39,13 @@ def stage_table(stages: Sequence[dict[str, Any]]) -> Table:
         Column("took"),
     ]
     rows = [_row(record, stages[0], splits) for record in stages]
-    return Table("Stages", columns, rows, note=_note(stages), emphasised=len(rows) - 1 if len(rows) > 1 else None)
+    return Table(
+        "The teacher and every step",
+        columns,
+        rows,
+        note=_note(stages),
+        emphasised=len(rows) - 1 if len(rows) > 1 else None,
+    )
 
 
 def _row(record: dict[str, Any], teacher: dict[str, Any], splits: Sequence[str]) -> list[str]:
@@ -60,7 +66,9 @@ def _row(record: dict[str, Any], teacher: dict[str, Any], splits: Sequence[str])
         number(record["macs"]),
         times(None if is_teacher else ratio(teacher["macs"], record["macs"])),
         significant(latency.get("median")),
-        f"{significant(latency['p10'])} to {significant(latency['p90'])}" if "p10" in latency else number(None),
+        f"{significant(latency['p10'])} to {significant(latency['p90'])}"
+        if "p10" in latency
+        else number(None),
         number(cost.get("epochs"), 1) if cost.get("epochs") else number(None),
         scaled(cost.get("macs")) if cost.get("macs") else number(None),
         duration(record.get("seconds")),
@@ -72,17 +80,19 @@ def _note(stages: Sequence[dict[str, Any]]) -> str:
     sentences = []
     if lost is not None:
         sentences.append(
-            f"What is lost to the teacher is counted on {lost.split}, {lost.num_images:,} images that both answered: points of "
-            "accuracy, negative where the network is worse. The interval says how far other images of the same kind could move "
-            "it; another training may move it further."
+            f"What is lost to the teacher is counted on {lost.split}, {lost.num_images:,} images that both answered: points "
+            "of accuracy, negative where the network is worse. The interval says how far other images of the same kind "
+            "could move it; another training may move it further."
         )
     sentences.append(
-        "Agreement: same answer as the (first) teacher. Compression ratio and speed-up: the teacher's bytes and multiply-adds "
-        "divided by the network's. Latency: one image, median."
+        "Agreement: same answer as the (first) teacher. Compression ratio and speed-up: the teacher's bytes and "
+        "multiply-adds divided by the network's. Latency: one image, median."
     )
     for record in stages:
         if "shared_from" in record:
-            sentences.append(f"Step {record['step']} was done by {record['shared_from']} for several jobs: what it took, it took there.")
+            sentences.append(
+                f"Step {record['step']} was done by {record['shared_from']} for several jobs: what it took, it took there."
+            )
     if any(score.get("leaked") for record in stages for score in record["splits"].values()):
         sentences.append("A split that was trained on says nothing about other photos: see the warnings.")
     return " ".join(sentences)
@@ -99,18 +109,18 @@ def accuracy_size(stages: Sequence[dict[str, Any]]) -> Plot | None:
     def draw(figure: Any) -> None:
         axes = panel(figure, top=44)
         sizes = [record["size_bytes"] for record in known]
-        shares = [accuracy(record, split) for record in known]
+        shares = [accuracy(record, split) or 0.0 for record in known]
         axes.plot(sizes, shares, **style(0, linewidth=1.2))
         for record, size, share in zip(known, sizes, shares, strict=True):
             axes.annotate(
                 stage_name(record),
                 (size, share),
-                xytext=(0, 9),
+                xytext=(-5, 6),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 fontsize=11.5,
             )
-        axes.margins(x=0.12, y=0.2)
+        axes.margins(x=0.2, y=0.2)
         amount_axis(axes, "x", "size of the file", sizes, "B")
         percent_axis(axes.yaxis, f"{split} accuracy")
         entitle(figure, "Accuracy and size, stage by stage")
@@ -118,8 +128,8 @@ def accuracy_size(stages: Sequence[dict[str, Any]]) -> Plot | None:
     return Plot(
         "accuracy_size",
         "Accuracy and size, stage by stage",
-        f"From the {stage_name(first)} with {percent(accuracy(first, split))} % on {split} in {number(first['size_bytes'])} bytes to "
-        f"stage {stage_name(last)} with {percent(accuracy(last, split))} % in {number(last['size_bytes'])} bytes.",
+        f"From the {stage_name(first)} with {percent(accuracy(first, split))} % on {split} in {number(first['size_bytes'])} "
+        f"bytes to stage {stage_name(last)} with {percent(accuracy(last, split))} % in {number(last['size_bytes'])} bytes.",
         ["stage", "size_bytes", f"{split}_accuracy"],
         [[stage_name(record), record["size_bytes"], accuracy(record, split)] for record in known],
         draw,
@@ -128,10 +138,15 @@ def accuracy_size(stages: Sequence[dict[str, Any]]) -> Plot | None:
 
 def seed_table(summary: Sequence[dict[str, Any]]) -> Table:
     """The spread over the seeds, for every step."""
-    splits = [split for split in _SPLITS if any(split in step["splits"] for step in summary)]
+    splits = [split for split in ("test", "val") if any(split in step["splits"] for step in summary)]
     columns = [Column("stage", is_number=False), Column("seeds")]
     for split in splits:
-        columns += [Column(f"{split} accuracy, mean", "%"), Column("std", "points"), Column("min", "%"), Column("max", "%")]
+        columns += [
+            Column(f"{split} accuracy, mean", "%"),
+            Column("std", "points"),
+            Column("min", "%"),
+            Column("max", "%"),
+        ]
     columns += [Column("size, mean", "bytes"), Column("size, min"), Column("size, max")]
     return Table("Spread over the seeds", columns, [_seed_row(step, splits) for step in summary])
 

@@ -17,8 +17,20 @@ ElementTree.register_namespace("xlink", _XLINK)
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 # What a style may say that is also an attribute of SVG 1.1.
 _ATTRIBUTES = frozenset(
-    """clip-path fill fill-opacity fill-rule font-size font-style font-weight opacity stroke stroke-dasharray
-    stroke-dashoffset stroke-linecap stroke-linejoin stroke-miterlimit stroke-opacity stroke-width text-anchor""".split()
+    (
+        *(
+            "clip-path",
+            "fill",
+            "fill-opacity",
+            "fill-rule",
+            "font-size",
+            "font-style",
+            "font-weight",
+            "opacity",
+        ),
+        *("stroke", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin"),
+        *("stroke-miterlimit", "stroke-opacity", "stroke-width", "text-anchor"),
+    )
 )
 _FONT = re.compile(
     r"(?P<style>italic|oblique)?\s*(?P<weight>bold|[1-9]00)?\s*(?P<size>[\d.]+)px\b.*", re.DOTALL
@@ -115,4 +127,3 @@ def _describe(root: ElementTree.Element, plot: Plot) -> None:
     root.set("aria-labelledby", f"{plot.name}-title {plot.name}-desc")
     root.set("width", str(plot.width))
     root.set("height", str(plot.height))
-

@@ -1,4 +1,4 @@
-"""What the database has about a sweep, and what it says: read at one moment, so that a report is made without a transaction."""
+"""What the database has about a sweep, and what it says, read at one moment: a report is made without a transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,15 +63,15 @@ class SweepFacts:
 
 def read_sweep(session: Session, sweep_id: str) -> SweepFacts:
     """Raises Problem 404."""
-    sweep = sweeps.find(session, sweep_id)
+    found = sweeps.snapshot(session, sweep_id)
+    sweep = found.sweep
     gathered = reads.gather(session, sweeps.children(session, sweep_id), "iterations")
     answers = gathered.rows("answers")
     metric = _metric(sweep.spec.get("metric"), answers)
-    progress = sweeps.standing(session, sweep)
     return SweepFacts(
         sweep=sweep,
-        state=progress.state,
-        counts=progress.counts,
+        state=found.state,
+        counts=found.tally.counts,
         gathered=gathered,
         answers=answers,
         iterations=[row for row in gathered.rows("iterations") if row["iteration"] is not None],
@@ -97,7 +97,8 @@ def _teachers(session: Session, gathered: Gathered) -> list[TeacherRow]:
         if row["step"] == 0:
             rows.setdefault(teams[row["job_id"]], []).append(row)
     wanted = {ident for team in rows for ident in team}
-    names = dict(session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(wanted))).tuples())
+    named = session.execute(select(Teacher.id, Teacher.name).where(Teacher.id.in_(wanted)))
+    names = {row.id: row.name for row in named}
     return [
         TeacherRow([names.get(ident) or ident for ident in team], len(found), found[0])
         for team, found in rows.items()
@@ -106,7 +107,7 @@ def _teachers(session: Session, gathered: Gathered) -> list[TeacherRow]:
 
 def _metric(asked: str | None, rows: Sequence[Row]) -> str:
     """What was asked for; else test_accuracy, or val_accuracy where no answer was measured on test."""
-    if asked in NUMBERS:
+    if asked is not None and asked in NUMBERS:
         return asked
     has = {name for name in ("test_accuracy", "val_accuracy") if any(row[name] is not None for row in rows)}
     return "val_accuracy" if has == {"val_accuracy"} else "test_accuracy"

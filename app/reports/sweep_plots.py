@@ -1,6 +1,8 @@
 """The plots of a sweep: the metric along its axes, differences to the baseline, accuracy over size, pruning curves."""
 
+import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,7 +72,9 @@ def lines(points: Sequence[PointSummary], axes: Sequence[str], along: str, metri
     others = [axis for axis in axes if axis != along and _varies(points, axis, along)]
     groups: dict[str, list[PointSummary]] = {}
     for point in points:
-        groups.setdefault(json.dumps([point.params[axis] for axis in others], sort_keys=True), []).append(point)
+        groups.setdefault(json.dumps([point.params[axis] for axis in others], sort_keys=True), []).append(
+            point
+        )
     found = []
     for group in groups.values():
         ordered = sorted(group, key=lambda point: point.params[along])
@@ -103,7 +107,12 @@ def metric_plot(facts: SweepFacts) -> Plot | None:
 
 def _columns_and_rows(facts: SweepFacts, points: Sequence[PointSummary]) -> tuple[list[str], list[list[Any]]]:
     columns = axis_columns(facts.summary.axes)
-    header = ["point", *columns.values(), "n", *(f"{facts.metric}_{name}" for name in ("mean", "low", "high"))]
+    header = [
+        "point",
+        *columns.values(),
+        "n",
+        *(f"{facts.metric}_{name}" for name in ("mean", "low", "high")),
+    ]
     rows = []
     for point in points:
         spread = point.metrics[facts.metric]
@@ -140,31 +149,43 @@ def _along_axis(facts: SweepFacts, points: Sequence[PointSummary], along: str) -
 
     header, rows = _columns_and_rows(facts, points)
     return Plot(
-        "metric", title, _told_along(facts, found, along, len(drawn)), header, rows, draw, height=int(340 + more)
+        "metric",
+        title,
+        _told_along(facts, found, along, len(drawn)),
+        header,
+        rows,
+        draw,
+        height=int(340 + more),
     )
 
 
-def _draw_line(
-    axes: Any, line: Line, position: int, name: str, limits: tuple[float, float] | None
-) -> None:
+def _draw_line(axes: Any, line: Line, position: int, name: str, limits: tuple[float, float] | None) -> None:
     means = [spread.mean for spread in line.spreads]
     axes.plot(line.values, means, label=name, **style(position))
-    known = [(x, s.low, s.high) for x, s in zip(line.values, line.spreads, strict=True) if s.low is not None]
-    if len(known) < 2:
-        return
-    xs, lows, highs = zip(*known, strict=True)
-    if limits:
-        lows, highs = [max(limits[0], low) for low in lows], [min(limits[1], high) for high in highs]
-    axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
+    least, most = limits or (-math.inf, math.inf)
+    known = [
+        (x, max(least, spread.low), min(most, spread.high))
+        for x, spread in zip(line.values, line.spreads, strict=True)
+        if spread.low is not None and spread.high is not None
+    ]
+    if len(known) > 1:
+        xs, lows, highs = zip(*known, strict=True)
+        axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
 
 
 def _parameter_axis(axes: Any, name: str, values: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     if min(values) > 0 and max(values) >= _LOG_FROM * min(values):
         amount_axis(axes, "x", shown(name, 40), values)
         return
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=all(float(value).is_integer() for value in values)))
+    distinct = sorted(set(values))
+    closest = min((b - a for a, b in itertools.pairwise(distinct)), default=0.0)
+    if closest >= 0.07 * (distinct[-1] - distinct[0]):
+        axes.xaxis.set_major_locator(FixedLocator(distinct))  # they have room: the very values are marked
+    else:
+        whole = all(float(value).is_integer() for value in values)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=whole))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     axes.set_xlabel(shown(name, 40))
 
@@ -180,7 +201,14 @@ def _value_axis(axes: Any, measure: Measure) -> None:
 def _reference(axes: Any, value: float, name: str) -> None:
     axes.axhline(value, color=MUTED, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
     axes.text(
-        1.0, value, f"{name} ", transform=axes.get_yaxis_transform(), color=INK, fontsize=11, ha="right", va="bottom"
+        1.0,
+        value,
+        f"{name} ",
+        transform=axes.get_yaxis_transform(),
+        color=INK,
+        fontsize=11,
+        ha="right",
+        va="bottom",
     )
 
 
@@ -205,7 +233,9 @@ def _told_along(facts: SweepFacts, found: Sequence[Line], along: str, num_drawn:
         )
     sentence = f"{measure.title.capitalize()} along {shown(along, 40)}. {'; '.join(told)}."
     if len(found) > 3:
-        sentence += f" {plural(len(found), 'line')} in all" + (f", {num_drawn} drawn." if num_drawn < len(found) else ".")
+        sentence += f" {plural(len(found), 'line')} in all" + (
+            f", {num_drawn} drawn." if num_drawn < len(found) else "."
+        )
     if any(spread.low is not None for line in found for spread in line.spreads):
         sentence += " Bands are 95 % intervals of the mean over seeds (Student's t)."
     return sentence
@@ -227,7 +257,9 @@ def _rows_of_points(facts: SweepFacts, points: Sequence[PointSummary]) -> Plot:
 
     def draw(figure: Any) -> None:
         bars = [(spread.mean, spread.low, spread.high) for spread in spreads]
-        _bar_rows(figure, [point.name for point in drawn], bars, measure, measure.title, measure.unit, teacher)
+        _bar_rows(
+            figure, [point.name for point in drawn], bars, measure, measure.title, measure.unit, teacher
+        )
         entitle(figure, title)
 
     best = max(points, key=lambda point: _signed(facts, point.metrics[facts.metric].mean))
@@ -308,14 +340,11 @@ def difference_plot(facts: SweepFacts) -> Plot | None:
     return Plot(
         "differences",
         title,
-        f"Paired over common seeds: {len(certain)} of {plural(len(compared), 'point')} differ beyond chance (Holm-corrected paired "
-        f"t test, 5 %). The largest difference is {measure.difference(largest[1].mean)} {measure.difference_unit} of "
+        f"Paired over common seeds: {len(certain)} of {plural(len(compared), 'point')} differ beyond chance (Holm-corrected "
+        f"paired t test, 5 %). The largest difference is {measure.difference(largest[1].mean)} {measure.difference_unit} of "
         f"{shown(largest[0].name)}. {_INTERVAL}",
         ["point", "name", "n", "difference", "low", "high", "p", "p_holm"],
-        [
-            [point.point, point.name, d.n, d.mean, d.low, d.high, d.p, d.p_holm]
-            for point, d in compared
-        ],
+        [[point.point, point.name, d.n, d.mean, d.low, d.high, d.p, d.p_holm] for point, d in compared],
         draw,
         height=rows_height(len(drawn)) - 18,
     )
@@ -344,14 +373,25 @@ def pareto_plot(facts: SweepFacts) -> Plot | None:
             spread = spreads.get(row["point"])
             if spread is not None and spread.low is not None and spread.high is not None:
                 colour = series(0).colour if id(row) in on_front else MUTED
-                axes.plot([row[x]] * 2, [max(0.0, spread.low), min(1.0, spread.high)], color=colour, linewidth=0.9, alpha=0.6)
+                axes.plot(
+                    [row[x]] * 2,
+                    [max(0.0, spread.low), min(1.0, spread.high)],
+                    color=colour,
+                    linewidth=0.9,
+                    alpha=0.6,
+                )
         axes.plot(
             [row[x] for row in others],
             [row[y] for row in others],
             label="beaten by another",
             **style(0, linestyle="none", color="none", markeredgecolor=MUTED, markeredgewidth=1.3),
         )
-        axes.plot([row[x] for row in front], [row[y] for row in front], label="Pareto front", **style(0, linewidth=1.2))
+        axes.plot(
+            [row[x] for row in front],
+            [row[y] for row in front],
+            label="Pareto front",
+            **style(0, linewidth=1.2),
+        )
         if teacher is not None:
             _reference(axes, teacher, "teacher")
         if len(front) <= 6:
@@ -367,8 +407,8 @@ def pareto_plot(facts: SweepFacts) -> Plot | None:
         "pareto",
         title,
         f"{plural(len(found), 'point')}, {len(front)} of them on the front: from {shown(smallest['name'])} with "
-        f"{smallest[x]:,.0f} bytes and {measure.told(smallest[y])} to {shown(largest['name'])} with {largest[x]:,.0f} bytes and "
-        f"{measure.told(largest[y])}. Means over seeds.",
+        f"{smallest[x]:,.0f} bytes and {measure.told(smallest[y])} to {shown(largest['name'])} with {largest[x]:,.0f} bytes "
+        f"and {measure.told(largest[y])}. Means over seeds.",
         ["point", "name", "n", x, y, "on_front"],
         [[row["point"], row["name"], row["n"], row[x], row[y], id(row) in on_front] for row in found],
         draw,
@@ -404,7 +444,9 @@ def prune_curves(facts: SweepFacts) -> list[PruneCurve]:
     for row in facts.iterations:
         grouped.setdefault(row["point"], {}).setdefault((row["step"], row["iteration"]), []).append(row)
     return [
-        PruneCurve(names[point], [mean for key in sorted(by_iteration) for mean in _mean_of(by_iteration[key])])
+        PruneCurve(
+            names[point], [mean for key in sorted(by_iteration) for mean in _mean_of(by_iteration[key])]
+        )
         for point, by_iteration in sorted(grouped.items())
     ]
 
@@ -446,7 +488,9 @@ def pruning_plot(facts: SweepFacts) -> Plot | None:
                 [row["parameters"] for row in cut],
                 [row["accuracy_before"] for row in cut],
                 label="before training: hollow" if position == 0 else None,
-                **style(position, linestyle="none", color="none", markeredgecolor=colour, markeredgewidth=1.2),
+                **style(
+                    position, linestyle="none", color="none", markeredgecolor=colour, markeredgewidth=1.2
+                ),
             )
         amount_axis(axes, "x", "parameters", [row["parameters"] for curve in drawn for row in curve.rows])
         percent_axis(axes.yaxis, "val accuracy")
@@ -466,7 +510,13 @@ def pruning_plot(facts: SweepFacts) -> Plot | None:
         f"After training, means over seeds: {'; '.join(told)}{more_curves}.",
         ["name", "iteration", "n", "parameters", "accuracy_before", "accuracy_after"],
         [
-            [curve.name, *(row.get(name) for name in ("iteration", "n", "parameters", "accuracy_before", "accuracy_after"))]
+            [
+                curve.name,
+                *(
+                    row.get(name)
+                    for name in ("iteration", "n", "parameters", "accuracy_before", "accuracy_after")
+                ),
+            ]
             for curve in curves
             for row in curve.rows
         ],

@@ -6,7 +6,18 @@ from typing import Any
 from app.analysis import pareto
 from app.analysis.summary import PointSummary, name_of
 from app.db import rfc3339
-from app.reports.document import Block, Column, Document, Facts, Folded, Notice, Paragraph, Picture, Section, Table
+from app.reports.document import (
+    Block,
+    Column,
+    Document,
+    Facts,
+    Folded,
+    Notice,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
 from app.reports.measures import Measure
 from app.reports.plot import Plot
 from app.reports.provenance import asked, curl, spec_line
@@ -62,12 +73,18 @@ def _facts(facts: SweepFacts) -> Iterator[tuple[str, str]]:
     if sweep.preset:
         yield "preset", sweep.preset
     if sweep.labels:
-        yield "labels", ", ".join(f"{shown(key)}={shown(value)}" for key, value in sorted(sweep.labels.items()))
+        yield (
+            "labels",
+            ", ".join(f"{shown(key)}={shown(value)}" for key, value in sorted(sweep.labels.items())),
+        )
     yield "jobs", ", ".join(f"{count:,} {state}" for state, count in facts.counts.items() if count) or "none"
     axes = facts.summary.axes
     if axes:
         values = {axis: len({str(point.params[axis]) for point in facts.summary.points}) for axis in axes}
-        yield "axes", ", ".join(f"{shown(axis, 40)} ({plural(count, 'value')})" for axis, count in values.items())
+        yield (
+            "axes",
+            ", ".join(f"{shown(axis, 40)} ({plural(count, 'value')})" for axis, count in values.items()),
+        )
     yield "seeds of each point", str(sweep.spec.get("seeds", 1))
     yield "measured", Measure(facts.metric).title
     baseline = next((p for p in facts.summary.points if p.point == facts.summary.baseline), None)
@@ -75,7 +92,10 @@ def _facts(facts: SweepFacts) -> Iterator[tuple[str, str]]:
         yield "compared with", shown(baseline.name, 100)
     yield "created", rfc3339(sweep.created_at)
     if sweep.finished_at is not None:
-        yield "finished", f"{rfc3339(sweep.finished_at)}, {duration(sweep.finished_at - sweep.created_at)} later"
+        yield (
+            "finished",
+            f"{rfc3339(sweep.finished_at)}, {duration(sweep.finished_at - sweep.created_at)} later",
+        )
 
 
 def _trends(facts: SweepFacts) -> Table:
@@ -144,8 +164,12 @@ def _point_table(facts: SweepFacts, points: Sequence[PointSummary]) -> Table:
     ]
     rows = [_point_row(facts, point, measure, others) for point in points]
     winner = facts.summary.winner
-    emphasised = next((k for k, p in enumerate(points) if winner is not None and p.point == winner.point), None)
-    return Table("Points", columns, rows, note=_point_note(points, metric), emphasised=emphasised)
+    emphasised = next(
+        (k for k, p in enumerate(points) if winner is not None and p.point == winner.point), None
+    )
+    return Table(
+        "Each point, over its seeds", columns, rows, note=_point_note(points, metric), emphasised=emphasised
+    )
 
 
 def _point_row(facts: SweepFacts, point: PointSummary, measure: Measure, others: Sequence[str]) -> list[str]:
@@ -171,7 +195,10 @@ def _point_row(facts: SweepFacts, point: PointSummary, measure: Measure, others:
 
 
 def _teacher_table(facts: SweepFacts) -> Table:
-    measures = [Measure(name) for name in ("test_accuracy", "val_accuracy", "size_bytes", "parameters", "macs", "latency_ms")]
+    measures = [
+        Measure(name)
+        for name in ("test_accuracy", "val_accuracy", "size_bytes", "parameters", "macs", "latency_ms")
+    ]
     columns = [
         Column("teacher", is_number=False),
         Column("jobs"),
@@ -203,8 +230,9 @@ def _point_note(points: Sequence[PointSummary], metric: str) -> str:
     if all(len(point.seeds) < 2 for point in points):
         return "One seed each: there is no interval, and no difference can be told from chance."
     return (
-        "Means over seeds; intervals of the mean by Student's t, over seeds: they say what other seeds would give, not what other "
-        "photos would. Differences are paired over common seeds; p by the paired t test, corrected by Holm over all points."
+        "Means over seeds; intervals of the mean by Student's t, over seeds: they say what other seeds would give, "
+        "not what other photos would. Differences are paired over common seeds; p by the paired t test, "
+        "corrected by Holm over all points."
     )
 
 
@@ -290,7 +318,13 @@ def _apart(facts: SweepFacts) -> Iterator[Block]:
     ]
     for title, found in groups.items():
         rows = [
-            [shown(each.name, 80), str(each.seed), each.job_id, each.code or each.state, shown(each.reason or "", 400)]
+            [
+                shown(each.name, 80),
+                str(each.seed),
+                each.job_id,
+                each.code or each.state,
+                shown(each.reason or "", 400),
+            ]
             for each in found
         ]
         table = Table(title, columns, rows)
@@ -316,7 +350,9 @@ def _cost(facts: SweepFacts) -> Iterator[Block]:
         return
     yield Facts(pairs)
     if shared.get("stage_jobs"):
-        yield Paragraph("What several jobs have in common was trained once; the sums above count it for each of them.")
+        yield Paragraph(
+            "What several jobs have in common was trained once; the sums above count it for each of them."
+        )
 
 
 def _repeat(facts: SweepFacts) -> Iterator[Block]:

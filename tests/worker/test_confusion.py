@@ -10,7 +10,9 @@ from worker.confusion import confusion
 def example(num_classes: int = 4, num_images: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     logits_NC = torch.randn(num_images, num_classes, generator=generator)
-    labels_N = torch.randint(0, num_classes - 1, (num_images,), generator=generator)  # the last class has none
+    labels_N = torch.randint(
+        0, num_classes - 1, (num_images,), generator=generator
+    )  # the last class has none
     return logits_NC, labels_N
 
 

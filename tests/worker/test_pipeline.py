@@ -486,6 +486,7 @@ def test_nothing_can_be_exported_that_is_not_finite(
     assert refused.value.code == "NOT_EXPORTABLE"
     assert "features.bn1.running_var" in refused.value.detail
 
+
 # ---- classes, layers, sensitivity
 
 

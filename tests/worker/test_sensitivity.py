@@ -22,9 +22,13 @@ NUM_IMAGES = 70
 
 def network() -> Network:
     torch.manual_seed(3)
-    made = create(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE).eval()
+    made = models.as_network(
+        create(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE), torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
+    )
     made.preprocessing = tiny.PREPROCESSING
-    return made
+    with torch.no_grad():
+        made.get_submodule("head.fc").weight.mul_(100)  # untrained, it would hardly tell two images apart
+    return made.eval()
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +46,9 @@ def measured(
     measuring = Sensitivity(
         made or network(), images_NCHW, labels_N, split="val", kept=folder / "kept.json", key="a"
     )
-    return measuring.measure(check_stop, lambda done, total, eta: heard.append((done, total)) if heard is not None else None)
+    return measuring.measure(
+        check_stop, lambda done, total, eta: heard.append((done, total)) if heard is not None else None
+    )
 
 
 @torch.no_grad()

@@ -15,7 +15,9 @@ from worker.stored_layers import stored_layers
 def packed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The report's student with its tensors as they are, or stored in few bits."""
     torch.manual_seed(0)
-    network = create(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE).eval()
+    network = models.as_network(
+        create(tiny.TEACHER, num_classes=2, image_size=tiny.SIDE), torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
+    )
     if request.param is not None:
         network.encoded = {
             name: models.encode(tensor, request.param)

@@ -166,3 +166,19 @@ def test_what_cannot_be_used_is_measured_again(
     assert stages[0] == stages[1]
     assert bool(second["result"]["warnings"]) == (harm != "damaged")
     assert path.read_bytes() == whole
+
+
+def test_latency_is_that_of_a_network_that_answers(
+    teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of one in training, whose batch norms count again: also behind the counting of its accuracy."""
+    modes: list[bool] = []
+
+    def latency(network: torch.nn.Module, *rest: Any) -> dict[str, Any]:
+        modes.extend(module.training for module in network.modules())
+        return {"median": 1.0}
+
+    monkeypatch.setattr("worker.measure.latency", latency)
+    monkeypatch.setattr(Measuring, "_run", lambda measuring, order, enough: measure(order))
+    done(tmp_path / "work", teacher, photos, None)
+    assert set(modes) == {False}

@@ -91,11 +91,11 @@ class TestEveryPreset:
     def test_an_unknown_option_is_named(self, name: str) -> None:
         """And the nearest one that it has."""
         with pytest.raises(Problem) as caught:
-            presets.expand(name, presets.placeholders(name), "dst_photos", {"seedz": 3})
+            presets.expand(name, presets.placeholders(name), "dst_photos", {"image_sise": 3})
         assert caught.value.status == 422
         (error,) = caught.value.errors
-        assert error["pointer"] == "/options/seedz"
-        assert "seeds" in error["hint"]
+        assert error["pointer"] == "/options/image_sise"
+        assert error["hint"] == "Did you mean image_size?"
 
     def test_it_is_on_the_page(self, name: str) -> None:
         """With the POST that runs it."""
@@ -143,6 +143,15 @@ def test_a_wrong_value_is_refused_at_its_option() -> None:
     with pytest.raises(Problem) as caught:
         presets.expand("alpha", ["tch_1"], "dst_1", {"alphas": [0, 1.5], "epochs": "many"})
     assert {error["pointer"] for error in caught.value.errors} == {"/options/alphas", "/options/epochs"}
+
+
+@pytest.mark.parametrize("name", ["taylor", "unit_by_unit"])
+def test_an_unknown_criterion_is_refused_at_its_option(name: str) -> None:
+    """With those that there are."""
+    with pytest.raises(Problem) as caught:
+        presets.expand(name, ["tch_1"], "dst_1", {"criteria": ["l3"]})
+    assert caught.value.errors[0]["pointer"] == "/options/criteria"
+    assert "taylor_weight" in caught.value.detail
 
 
 def test_a_value_that_is_named_twice_is_refused() -> None:
@@ -228,7 +237,12 @@ def test_presets_are_listed_with_what_they_need(sqlite_service: Service) -> None
 
 def test_one_preset_answers_a_sweep_to_edit(sqlite_service: Service) -> None:
     """With options and teachers from the query, exactly as POST takes it."""
-    asked = {"teachers": "tch_mine", "dataset": "dst_mine", "option.alphas": "[0,1]", "option.student": "report/plain"}
+    asked = {
+        "teachers": "tch_mine",
+        "dataset": "dst_mine",
+        "option.alphas": "[0,1]",
+        "option.student": "report/plain",
+    }
     spec = sqlite_service.client.get("/v1/presets/alpha", params=asked).json()
     assert spec["axes"][0]["values"] == [0, 1]
     assert spec["job"]["teachers"] == ["tch_mine"]

@@ -10,12 +10,17 @@ from app.db import transaction
 from tests.app.conftest import Service
 from tests.app.reports import examples
 
-STEPS = [{"method": "distill", "student": "student_net", "alpha": 0.8, "epochs": 5}, {"method": "quantize", "scheme": "minmax"}]
+STEPS = [
+    {"method": "distill", "student": "student_net", "alpha": 0.8, "epochs": 5},
+    {"method": "quantize", "scheme": "minmax"},
+]
 
 MakeJob = Callable[..., str]
 
 
-def ended(service: Service, result: dict[str, Any], metrics: list[dict[str, Any]] | None = None, **spec: Any) -> str:
+def ended(
+    service: Service, result: dict[str, Any], metrics: list[dict[str, Any]] | None = None, **spec: Any
+) -> str:
     """A job of this spec that succeeded with this result."""
     job_id = service.job(**{"steps": STEPS, **spec})
     claim = service.worker.claim(job_id)

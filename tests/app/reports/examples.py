@@ -30,7 +30,13 @@ def confusion_of(counts: list[list[int]]) -> dict[str, Any]:
 
 def score_of(counts: list[list[int]]) -> dict[str, Any]:
     right, total = sum(row[k] for k, row in enumerate(counts)), sum(map(sum, counts))
-    return {"accuracy": right / total, "num_correct": right, "num_images": total, "loss": 0.5, "leaked": False}
+    return {
+        "accuracy": right / total,
+        "num_correct": right,
+        "num_images": total,
+        "loss": 0.5,
+        "leaked": False,
+    }
 
 
 def layers_of(count: int, parameters: int = 100) -> list[dict[str, Any]]:
@@ -58,12 +64,21 @@ def stage(
         "size_bytes": size_bytes,
         "parameters": size_bytes // 4,
         "macs": 40 * size_bytes,
-        "latency_ms": {"median": 4.25, "p10": 4.0, "p90": 5.5, "n": 50, "device": "a processor", "num_threads": 2},
+        "latency_ms": {
+            "median": 4.25,
+            "p10": 4.0,
+            "p90": 5.5,
+            "n": 50,
+            "device": "a processor",
+            "num_threads": 2,
+        },
         **more,
     }
 
 
-def step_stage(step: int, method: str, counts: dict[str, list[list[int]]], size_bytes: int, **more: Any) -> dict[str, Any]:
+def step_stage(
+    step: int, method: str, counts: dict[str, list[list[int]]], size_bytes: int, **more: Any
+) -> dict[str, Any]:
     return stage(
         step,
         method,
@@ -84,12 +99,18 @@ def step_stage(step: int, method: str, counts: dict[str, list[list[int]]], size_
 
 def result(num_classes: int = 3, per_class: int = 20, num_layers: int = 4, **more: Any) -> dict[str, Any]:
     """Of distill and quantize, with val and test."""
+
     def of(right: float, seed: int) -> dict[str, list[list[int]]]:
-        return {split: counts_of(num_classes, per_class, right, seed + k) for k, split in enumerate(("val", "test"))}
+        return {
+            split: counts_of(num_classes, per_class, right, seed + k)
+            for k, split in enumerate(("val", "test"))
+        }
 
     names = CLASSES if num_classes == 3 else [f"class number {k}" for k in range(num_classes)]
     teacher = stage(0, "teacher", of(0.95, 1), 13_770_553, class_names=names)
-    teacher["teachers"] = [{"id": "tch_1", **{k: teacher[k] for k in ("splits", "size_bytes", "parameters", "macs")}}]
+    teacher["teachers"] = [
+        {"id": "tch_1", **{k: teacher[k] for k in ("splits", "size_bytes", "parameters", "macs")}}
+    ]
     stages = [
         teacher,
         step_stage(1, "distill", of(0.8, 11), 426_789, layers=layers_of(num_layers)),
@@ -97,8 +118,13 @@ def result(num_classes: int = 3, per_class: int = 20, num_layers: int = 4, **mor
     ]
     splits = {split: {"digest": "d" * 64, "num_images": num_classes * per_class} for split in ("val", "test")}
     environment = {
-        **{"fewbytes": "0.1.0", "python": "3.11.2", "torch": "2.14.1", "device": "a processor"},
-        **{"num_threads": 2, "precision": ["fp32"], "cpu": "a processor"},
+        "fewbytes": "0.1.0",
+        "python": "3.11.2",
+        "torch": "2.14.1",
+        "device": "a processor",
+        "num_threads": 2,
+        "precision": ["fp32"],
+        "cpu": "a processor",
     }
     return {
         "stages": stages,
@@ -128,9 +154,15 @@ def pruning() -> dict[str, Any]:
     """The details of a prune step of three iterations."""
     rows = [
         {
-            **{"iteration": k, "parameters": 1000 - 100 * k, "macs": 90_000 - 9000 * k, "removed": 8},
-            **{"accuracy_before": 0.8 - 0.1 * k, "accuracy_after": 0.8 - 0.02 * k},
-            **{"epochs": 1.0, "seconds": 2.0, "trained_macs": 10**9},
+            "iteration": k,
+            "parameters": 1000 - 100 * k,
+            "macs": 90_000 - 9000 * k,
+            "removed": 8,
+            "accuracy_before": 0.8 - 0.1 * k,
+            "accuracy_after": 0.8 - 0.02 * k,
+            "epochs": 1.0,
+            "seconds": 2.0,
+            "trained_macs": 10**9,
         }
         for k in (1, 2, 3)
     ]
@@ -143,9 +175,31 @@ def curves(step: int, epochs: int, seed: int = 0) -> list[dict[str, Any]]:
     for epoch in range(1, epochs + 1):
         rise = 1 - math.exp(-epoch / 5)
         found += [
-            {"seed": seed, "step": step, "epoch": epoch, "split": "train", "name": "train_loss", "value": 2 - 1.5 * rise},
-            {"seed": seed, "step": step, "epoch": epoch, "split": "val", "name": "cross_entropy", "value": 2 - rise, "unit": "nat"},
-            {"seed": seed, "step": step, "epoch": epoch, "split": "val", "name": "accuracy", "value": 0.3 + 0.4 * rise},
+            {
+                "seed": seed,
+                "step": step,
+                "epoch": epoch,
+                "split": "train",
+                "name": "train_loss",
+                "value": 2 - 1.5 * rise,
+            },
+            {
+                "seed": seed,
+                "step": step,
+                "epoch": epoch,
+                "split": "val",
+                "name": "cross_entropy",
+                "value": 2 - rise,
+                "unit": "nat",
+            },
+            {
+                "seed": seed,
+                "step": step,
+                "epoch": epoch,
+                "split": "val",
+                "name": "accuracy",
+                "value": 0.3 + 0.4 * rise,
+            },
         ]
     return found
 
@@ -156,7 +210,9 @@ def answer(right: int, size_bytes: int = 1000, **more: Any) -> dict[str, Any]:
     def counts(hits: int) -> list[list[int]]:
         return [[hits - hits // 2, 50 - hits + hits // 2], [50 - hits // 2, hits // 2]]
 
-    teacher = stage(0, "teacher", {"val": counts(80), "test": counts(90)}, 100_000, class_names=["cat", "dog"])
+    teacher = stage(
+        0, "teacher", {"val": counts(80), "test": counts(90)}, 100_000, class_names=["cat", "dog"]
+    )
     answered = step_stage(1, "distill", {"val": counts(right), "test": counts(right)}, size_bytes, **more)
     found = result()
     return found | {"stages": [teacher, answered]}

@@ -21,7 +21,9 @@ def test_a_report_comes_from_both_databases(service: Service) -> None:
 
 def test_every_plot_that_is_listed_is_there(sqlite_service: Service, job_id: str) -> None:
     items = sqlite_service.client.get(f"/v1/jobs/{job_id}/plots").json()["items"]
-    assert {"learning_curves", "accuracy_size", "confusion", "recall", "layers"} <= {item["name"] for item in items}
+    assert {"learning_curves", "accuracy_size", "confusion", "recall", "layers"} <= {
+        item["name"] for item in items
+    }
     for item in items:
         svg, png, table = (sqlite_service.client.get(item["links"][kind]) for kind in ("svg", "png", "csv"))
         assert svg.headers["content-type"] == "image/svg+xml"
@@ -38,7 +40,9 @@ def test_an_unchanged_report_is_not_sent_again(sqlite_service: Service) -> None:
     job_id = sqlite_service.job()
     path = f"/v1/jobs/{job_id}/report"
     first = sqlite_service.client.get(path)
-    assert sqlite_service.client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    assert (
+        sqlite_service.client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    )
     other = sqlite_service.client.get(f"{path}?format=md")
     assert other.headers["etag"] != first.headers["etag"]
     claim = sqlite_service.worker.claim(job_id)
@@ -61,12 +65,13 @@ def test_a_plot_that_is_not_there_names_those_that_are(sqlite_service: Service, 
     assert sqlite_service.client.get(f"/v1/jobs/{job_id}/plots/recall.gif").status_code == 422
 
 
-def test_a_report_is_nobody_elses(sqlite_service: Service, job_id: str) -> None:
+def test_a_report_is_nobody_elses(sqlite_service: Service) -> None:
     """Neither drawn for another tenant, nor served to one because it was drawn for its owner."""
-    mine = sqlite_service.as_tenant("default")
-    assert mine.client.get(f"/v1/jobs/{job_id}/report").status_code == 200
+    owner = sqlite_service.as_tenant("owner")
+    job_id = ended(owner, examples.result())
     other = sqlite_service.as_tenant("other")
     for path in ("report", "plots", "plots/recall.svg"):
+        assert owner.client.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
         assert other.client.get(f"/v1/jobs/{job_id}/{path}").status_code == 404
 
 

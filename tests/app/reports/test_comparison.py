@@ -20,7 +20,9 @@ def test_the_interval_is_that_of_the_differences_with_one_more_of_each_kind() ->
 
 
 def test_no_difference_seen_is_no_proof_that_there_is_none() -> None:
-    found = drop({"against_teacher": {"val": {"num_images": 50, "num_only_teacher": 0, "num_only_network": 0}}})
+    found = drop(
+        {"against_teacher": {"val": {"num_images": 50, "num_only_teacher": 0, "num_only_network": 0}}}
+    )
     assert found is not None
     assert (found.value, found.split) == (0.0, "val")
     assert found.low < 0 < found.high

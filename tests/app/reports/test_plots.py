@@ -22,7 +22,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def facts_of(result: dict[str, Any], metrics: list[dict[str, Any]] = (), **spec: Any) -> JobFacts:  # type: ignore[assignment]
     steps = [{"method": "distill"}, {"method": "quantize"}]
-    job = Job(id="job_1", kind="compress", state="succeeded", spec={"steps": steps, "seed": 5, **spec}, result=result)
+    job = Job(
+        id="job_1",
+        kind="compress",
+        state="succeeded",
+        spec={"steps": steps, "seed": 5, **spec},
+        result=result,
+    )
     points = [Point(m["seed"], m["step"], m["epoch"], m["name"], m["value"]) for m in metrics]
     return JobFacts(job=job, snapshot=None, attempts=[], stages=result["stages"], points=points)  # type: ignore[arg-type]
 
@@ -143,7 +149,11 @@ def test_curves_are_drawn_where_their_numbers_are(drawn: dict[str, ElementTree.E
     """Each epoch's mark lies on one line through the numbers: the drawing is the data, stretched."""
     plot = everything()["accuracy_size"]
     shares = [row[2] for row in plot.rows]
-    heights = [float(element.get("y", "0")) for element in drawn["accuracy_size"].iter(f"{SVG}use") if element.get("fill") == SERIES[0].colour]
+    heights = [
+        float(element.get("y", "0"))
+        for element in drawn["accuracy_size"].iter(f"{SVG}use")
+        if element.get("fill") == SERIES[0].colour
+    ]
     assert len(heights) == len(shares) == 3
     (a, b, c), (x, y, z) = shares, heights
     assert (b - a) * (z - x) == pytest.approx((c - a) * (y - x), rel=0.02)
@@ -158,7 +168,9 @@ def test_epochs_count_over_all_steps() -> None:
     assert [int(row["epoch"]) for row in rows if row["name"] == "accuracy"] == [1, 2, 3, 4, 5, 1, 2, 3]
     assert {row["seed"] for row in rows} == {"5"}
     wanted = [m["value"] for m in examples.curves(1, 5) if m["name"] == "train_loss"]
-    assert [float(r["value"]) for r in rows if r["name"] == "train_loss" and r["step"] == "1"] == pytest.approx(wanted)
+    assert [
+        float(r["value"]) for r in rows if r["name"] == "train_loss" and r["step"] == "1"
+    ] == pytest.approx(wanted)
 
 
 def test_several_seeds_have_their_mean() -> None:

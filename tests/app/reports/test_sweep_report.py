@@ -66,7 +66,7 @@ def page_of(service: Service, sweep_id: str) -> Page:
 
 def test_every_point_has_its_mean_and_its_difference(sqlite_service: Service, alpha: str) -> None:
     """Means and differences by hand; the interval of two values is mean ± 12.706 · std / sqrt(2)."""
-    table = page_of(sqlite_service, alpha).table("Points")
+    table = page_of(sqlite_service, alpha).table("Each point")
     assert [row[0] for row in table.rows] == ["alpha=0", "alpha=0.4", "alpha=0.8"]
     assert table.column("test accuracy, mean") == ["62.00", "70.50", "81.50"]
     assert table.column("difference") == ["baseline", "+8.50", "+19.50"]
@@ -81,7 +81,9 @@ def test_the_verdict_is_the_summarys(sqlite_service: Service, alpha: str) -> Non
 
 
 def test_the_plots_are_drawn_from_the_same_numbers(sqlite_service: Service, alpha: str) -> None:
-    items = {item["name"]: item for item in sqlite_service.client.get(f"/v1/sweeps/{alpha}/plots").json()["items"]}
+    items = {
+        item["name"]: item for item in sqlite_service.client.get(f"/v1/sweeps/{alpha}/plots").json()["items"]
+    }
     assert set(items) == {"metric", "differences", "pareto"}
     rows = list(csv.DictReader(io.StringIO(sqlite_service.client.get(items["metric"]["links"]["csv"]).text)))
     assert [(float(row["alpha"]), float(row["test_accuracy_mean"])) for row in rows] == [
@@ -142,7 +144,9 @@ def test_categories_are_rows(sqlite_service: Service) -> None:
     assert not {tag for tag, _ in page.elements} & {"script", "img"}
     assert "\u202e" not in source
     svg = sqlite_service.client.get(f"/v1/sweeps/{sweep_id}/plots/metric.svg").content
-    texts = [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    texts = [
+        element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
     assert "plan=$plain$" in texts
     markdown = sqlite_service.client.get(f"/v1/sweeps/{sweep_id}/report?format=md").text
     assert "<script" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
@@ -154,7 +158,11 @@ def test_what_has_no_answer_is_there_with_its_reason(sqlite_service: Service) ->
     sweep_id = post(sqlite_service, axes=axes)
     rows = children(sqlite_service, sweep_id)
     finish(sqlite_service, rows[0]["job_id"], examples.answer(70))
-    finish(sqlite_service, rows[1]["job_id"], Problem(422, "BUDGET_TOO_SMALL", "The smallest file has 500 bytes."))
+    finish(
+        sqlite_service,
+        rows[1]["job_id"],
+        Problem(422, "BUDGET_TOO_SMALL", "The smallest file has 500 bytes."),
+    )
     finish(sqlite_service, rows[2]["job_id"], Problem(422, "TRAINING_DIVERGED", "It diverged."))
     page = page_of(sqlite_service, sweep_id)
     assert page.table("Infeasible").rows == [
@@ -162,7 +170,7 @@ def test_what_has_no_answer_is_there_with_its_reason(sqlite_service: Service) ->
     ]
     assert page.table("Failed").rows[0][3:] == ["TRAINING_DIVERGED", "It diverged."]
     assert page.table("Not ended").rows[0][:3] == ["alpha=0.6", "0", rows[3]["job_id"]]
-    assert [row[0] for row in page.table("Points").rows] == ["alpha=0"]
+    assert [row[0] for row in page.table("Each point").rows] == ["alpha=0"]
 
 
 def test_prune_sweeps_show_both_curves(sqlite_service: Service) -> None:
@@ -187,7 +195,10 @@ def test_the_command_posts_the_same_sweep(sqlite_service: Service, alpha: str) -
     assert again.status_code == 202, again.text
     was = sqlite_service.client.get(f"/v1/sweeps/{alpha}").json()
     assert {**again.json()["spec"], "job": None} == {**was["spec"], "job": None}
-    table = [sqlite_service.client.get(f"/v1/sweeps/{ident}/table").json()["rows"] for ident in (alpha, again.json()["id"])]
+    table = [
+        sqlite_service.client.get(f"/v1/sweeps/{ident}/table").json()["rows"]
+        for ident in (alpha, again.json()["id"])
+    ]
     assert [(row["point"], row["alpha"], row["seed"]) for row in table[0]] == [
         (row["point"], row["alpha"], row["seed"]) for row in table[1]
     ]
@@ -202,7 +213,13 @@ def test_a_sweep_that_has_not_begun_has_a_report(service: Service) -> None:
     assert "No significant winner" in page.text
 
 
-def test_a_sweeps_report_is_nobody_elses(sqlite_service: Service, alpha: str) -> None:
+def test_a_sweeps_report_is_nobody_elses(sqlite_service: Service) -> None:
+    """Nor is it served to another because it was drawn for its owner."""
+    owner = sqlite_service.as_tenant("owner")
+    sweep_id = post(owner, axes=[{"field": "/steps/0/alpha", "values": [0, 1]}])
+    for row in children(owner, sweep_id):
+        finish(owner, row["job_id"], examples.answer(70))
     other = sqlite_service.as_tenant("other")
     for path in ("report", "plots", "plots/metric.svg"):
-        assert other.client.get(f"/v1/sweeps/{alpha}/{path}").status_code == 404
+        assert owner.client.get(f"/v1/sweeps/{sweep_id}/{path}").status_code == 200
+        assert other.client.get(f"/v1/sweeps/{sweep_id}/{path}").status_code == 404
