@@ -3,7 +3,7 @@
 import { getIfThere, withQuery } from "./api.js";
 import { scatterChart } from "./charts.js";
 import { ACCURACIES, column, MEASURES } from "./columns.js";
-import { fill, h } from "./dom.js";
+import { fill, h, uniqueId } from "./dom.js";
 
 const SMALL_RANGE = 10; // a wider range of sizes is read better on a logarithmic axis
 
@@ -40,8 +40,11 @@ export class SizePlot {
     if (this.shownControls === key) return;
     this.shownControls = key;
     const others = this.table.columns.filter(({ better, name }) => better && ![...MEASURES, ...ACCURACIES].includes(name)).map(({ name }) => name);
-    const select = (name, label, values) => h("label", {}, `${label} `, h("select", { name, onchange: (event) => this.choose(name, event.target.value) },
-      values.map(([value, says]) => h("option", { value, selected: value === this.chosen[name] }, says))));
+    const select = (name, label, values) => {
+      const id = uniqueId("plot");
+      return h("span", {}, h("label", { for: id }, label), " ", h("select", { id, name, onchange: (event) => this.choose(name, event.target.value) },
+        values.map(([value, says]) => h("option", { value, selected: value === this.chosen[name] }, says))));
+    };
     const columns = (names) => names.map((name) => [name, column(name).label]);
     fill(this.controls,
       select("x", "Across", [...columns(MEASURES), ...axes.map((name) => [`axis:${name}`, `axis ${name}`]), ...columns(others)]),
