@@ -87,15 +87,9 @@ def _means(points: list[dict[str, Any]], metric: str) -> str:
         ordered = sorted(known, key=mean)
         shown = [ordered[-1], ordered[0]]
     seeds = max(point["metrics"][metric]["n"] for point in known)
-    each = ", ".join(f"{_short(point['params'])} {_shown(mean(point), metric)}" for point in shown)
+    each = ", ".join(f"{point['name']}: {_shown(mean(point), metric)}" for point in shown)
     of = f" (best and worst of {len(known)} points)" if len(shown) < len(known) else ""
     return f"{metric.replace('_', ' ')}, mean of {seeds} seed{'s' if seeds > 1 else ''}: {each}{of}."
-
-
-def _short(params: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{axis} {value}" if not isinstance(value, str) else value for axis, value in params.items()
-    )
 
 
 def _shown(value: float, metric: str) -> str:
