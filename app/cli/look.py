@@ -200,7 +200,7 @@ def _list_row(row: Any) -> dict[str, Any]:
             f"{sum(counts.values()) - counts['queued'] - counts['running']} of {sum(counts.values())}"
         )
     fraction = (fields.get("progress") or {}).get("fraction")
-    fields["progress"] = None if fraction is None else f"{fraction:.0%}"
+    fields["progress"] = None if fraction is None or fields.get("finished_at") else f"{fraction:.0%}"
     if fields.get("paused") and fields["state"] == "queued":
         fields["state"] = "paused"
     if fields.get("state") == "failed" and fields.get("error"):
