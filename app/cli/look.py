@@ -105,7 +105,10 @@ def _show_job(client: Client, job: JobView) -> None:
     for warning in (job.result or {}).get("warnings") or []:
         tell(f"warning: {warning}")
     for gate in (job.result or {}).get("gates") or []:
-        tell(f"limit: {gate}")
+        verdict = {True: "met", False: "missed"}.get(gate.get("met"), "not measured")
+        tell(
+            f"limit {gate['gate']} {figures.value(gate['limit'])}: {figures.value(gate['value'])}, {verdict}"
+        )
     if job.state in ("failed", "cancelled"):
         say_failure(job)
 
