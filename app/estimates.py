@@ -115,8 +115,8 @@ def _counted(session: Session, query: ArchitectureQuery) -> dict[str, Any] | Non
     key = query.model_dump_json()
     if key not in asked:
         job = resources.known_architecture(session, query)
-        is_there = job is not None and job.state == SUCCEEDED and job.result is not None
-        asked[key] = {name: job.result[name] for name in ("parameters", "macs")} if is_there else None
+        result = job.result if job is not None and job.state == SUCCEEDED else None
+        asked[key] = None if result is None else {name: result[name] for name in ("parameters", "macs")}
     return asked[key]
 
 

@@ -32,7 +32,8 @@ _A_JOBS_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Place:
-    """`position`: 1 is next; None while it is paused, or waits for others of its sweep. `eta_seconds`: until it starts; None: nobody can tell."""
+    """`position`: 1 is next; None while it is paused, or waits for others of its sweep. `eta_seconds`: until it starts;
+    None: nobody can tell."""
 
     position: int | None
     eta_seconds: float | None

@@ -2,159 +2,186 @@
 
     python -m benchmarks.sharing --photos clothing10-64.zip     # docs/sharing.md has what it printed
 
-A service of its own in a temporary folder; the photos are decoded beforehand. Times are those of the attempt, from its claim to
-its end, the median of some rounds. "Alone" has nothing to read: what earlier jobs left for others is deleted before it. The
-teacher is a ResNet-18 that was never trained, for times do not depend on what it knows.
+On Linux. Trainers and measuring processes are forked from a warm parent, as a worker's are, with one thread; the photos are
+decoded beforehand. Told are the median of some rounds from the order to the last word, and the processor time of all these
+processes, which says more on a machine that does other work. The teacher is a ResNet-18 that was never trained: times do
+not depend on what it knows.
 """
 
 import argparse
-import json
-import shutil
+import hashlib
+import io
+import itertools
+import os
 import statistics
+import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 
-from examples.client import Service, check, connect, register, say, upload
 from models.architectures import create
+from tests.worker import jobs
+from worker.datasets.image_data import ImageData
+from worker.leash import Leash
+from worker.supervisor import CHILD, child_environment
+from worker.warm_parent import WarmParent
 
-_ENDED = ("succeeded", "failed", "cancelled")
+QUANTIZE = {"method": "quantize"}
+Times = tuple[float, float]
+"""Seconds by the clock, and of processors."""
 
 
 class Bench:
-    def __init__(self, client: httpx.Client, data_dir: Path, photos: Path, args: argparse.Namespace) -> None:
-        self._client = client
-        self._shared = data_dir / "cache" / "tenants"
-        self._args = args
-        upload(client, photos, "photos.zip")
-        self._dataset = register(client, "datasets", {"file": "photos.zip"})
-        self._teacher = self._registered_teacher(data_dir)
-        self._distill: dict[str, Any] = {
+    def __init__(self, folder: Path, warm: WarmParent, given: argparse.Namespace) -> None:
+        self._folder = folder
+        self._warm = warm
+        self._rounds: int = given.rounds
+        self._numbers = itertools.count(1)
+        self._data = jobs.dataset(folder / "data", given.photos)
+        self._teacher = self._inspected_teacher(given.side)
+        self._distill = {
             "method": "distill",
-            "student": {"architecture": "report/final", "image_size": args.side},
-            "epochs": args.epochs,
-            "soft_labels": {"views": args.epochs},
+            "student": {"architecture": "report/final", "image_size": given.side},
+            "epochs": given.epochs,
+            "soft_labels": {"views": given.epochs},
         }
 
-    def _registered_teacher(self, folder: Path) -> dict[str, Any]:
-        class_names = self._dataset["report"]["class_names"]
+    def _inspected_teacher(self, side: int) -> dict[str, Any]:
+        data = ImageData(Path(self._data["index"]), Path(self._data["pack"]), self._folder)
+        sizes = {split: data.num_images(split) for split in ("train", "val", "test")}
+        print(f"{len(data.class_names)} classes, {sizes} photos of {side} x {side} pixels")
         torch.manual_seed(0)
-        network = create("resnet18", num_classes=len(class_names), image_size=self._args.side)
-        torch.save(network.state_dict(), folder / "teacher.pt")
-        upload(self._client, folder / "teacher.pt", "teacher.pt")
-        side = self._args.side
-        preprocessing = {"resize": [side, side], "mean": [0.5] * 3, "std": [0.25] * 3}
-        body = {
-            "file": "teacher.pt",
-            "architecture": "resnet18",
-            "preprocessing": preprocessing,
-            "class_names": class_names,
-        }
-        return register(self._client, "teachers", body)
+        network = create("resnet18", num_classes=len(data.class_names), image_size=side)
+        content = io.BytesIO()
+        torch.save(network.state_dict(), content)
+        return jobs.inspected_teacher(
+            self._folder / "inspection",
+            content.getvalue(),
+            architecture="resnet18",
+            preprocessing={"resize": [side, side], "mean": [0.5] * 3, "std": [0.25] * 3},
+            class_names=data.class_names,
+        )
 
-    # ---- jobs
+    # ---- one job
 
-    def spec(self, *steps: dict[str, Any]) -> dict[str, Any]:
-        return {"teachers": [self._teacher["id"]], "dataset": self._dataset["id"], "steps": list(steps)}
+    def new_shared(self) -> Path:
+        return self._folder / f"shared-{next(self._numbers)}"
 
-    def ended(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The whole job, which a list does not have, once it is over."""
-        while True:
-            job = check(self._client.get(f"/v1/jobs/{job['id']}", params={"wait": 30})).json()
-            if job["state"] in _ENDED:
-                break
-        assert job["state"] == "succeeded", job["error"]
-        return job
+    def run(self, steps: list[Any], shared: Path, begun: Any = None) -> tuple[Times, dict[str, Any]]:
+        """A job with these steps; its last word, with the folder that its files are in."""
+        work_dir = self._folder / f"job-{next(self._numbers)}"
+        order = jobs.order(work_dir, [self._teacher], self._data, steps)
+        order |= {"do": "compress", "shared_dir": str(shared), "begun": begun}
+        before, began = self._processor_seconds(), time.perf_counter()
+        leash = Leash(CHILD, order, env=child_environment(1))
+        heard: list[dict[str, Any]] = []
+        try:
+            while leash.exit_code() is None:
+                heard += leash.read(0.2)
+            heard += leash.rest()
+        finally:
+            leash.kill()
+        seconds = time.perf_counter() - began
+        last = next(message for message in reversed(heard) if message["type"] in ("result", "error"))
+        assert last["type"] == "result", last
+        return (seconds, self._processor_seconds() - before), last | {"folder": work_dir}
 
-    def seconds(self, *steps: dict[str, Any], alone: bool) -> float:
-        """Of a job with these steps."""
-        if alone:
-            shutil.rmtree(self._shared, ignore_errors=True)
-        return _seconds(self.ended(check(self._client.post("/v1/jobs", json=self.spec(*steps))).json()))
+    def _processor_seconds(self) -> float:
+        """Of all children of the warm parent that have ended."""
+        fields = Path(f"/proc/{self._warm.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(int(fields[number]) for number in (13, 14)) / os.sysconf("SC_CLK_TCK")
 
     # ---- what is compared
 
+    def decode_photos(self) -> None:
+        self.run([self._distill], self.new_shared())
+
     def teacher_measured_once(self) -> None:
-        step = {"method": "quantize"}
-        self._print("teacher's measurement", *self._pairs(step, step))
+        self._compare("teacher's answers", [QUANTIZE], lambda shared: self.run([QUANTIZE], shared))
 
     def soft_labels_computed_once(self) -> None:
-        self._print("and soft labels", *self._pairs(self._distill, {**self._distill, "alpha": 0.5}))
+        steps = [self._distill, QUANTIZE]
+        first = [{**self._distill, "alpha": 0.5}]
+        self._compare("teacher's answers, soft labels", steps, lambda shared: self.run(first, shared))
 
     def first_step_done_once(self) -> None:
-        """A sweep of two prunings behind one training: the training is a job of its own."""
-        steps = [self._distill, {"method": "prune", "keep_rate": 0.9, "recover": "none"}]
-        axis = {"field": "/steps/1/keep_rate", "values": [0.9, 0.8]}
-        alone, stages, children = [], [], []
-        for _ in range(self._args.rounds):
-            alone.append(self.seconds(*steps, alone=True))
-            shutil.rmtree(self._shared, ignore_errors=True)
-            sweep = check(self._client.post("/v1/sweeps", json={"job": self.spec(*steps), "axes": [axis]})).json()
-            while sweep["state"] not in _ENDED:
-                time.sleep(0.2)
-                sweep = check(self._client.get(f"/v1/sweeps/{sweep['id']}")).json()
-            jobs = check(self._client.get("/v1/jobs", params={"sweep": sweep["id"]})).json()["items"]
-            jobs = [self.ended(job) for job in jobs]
-            children += [_seconds(job) for job in jobs if "taken_over" in job["result"]]
-            stages += [_seconds(job) for job in jobs if "taken_over" not in job["result"]]
-        self._print("and the first step", alone, children)
-        print(f"    the job that does the first step for both: {statistics.median(stages):.1f} s")
+        steps = [self._distill, QUANTIZE]
+        self._compare(
+            "teacher's answers, the first step",
+            steps,
+            lambda shared: self.run(steps[:1], shared),
+            begins=True,
+        )
 
-    def _pairs(self, first: dict[str, Any], second: dict[str, Any]) -> tuple[list[float], list[float]]:
-        """Seconds of the second job: alone, and after the first."""
+    def _compare(self, what: str, steps: list[Any], earlier: Any, *, begins: bool = False) -> None:
+        """The job alone; and after an earlier one, with whose first step it `begins` or whose labels it reads."""
         alone, after = [], []
-        for _ in range(self._args.rounds):
-            alone.append(self.seconds(second, alone=True))
-            self.seconds(first, alone=True)
-            after.append(self.seconds(second, alone=False))
-        return alone, after
-
-    def _print(self, what: str, alone: list[float], after: list[float]) -> None:
-        def told(seconds: list[float]) -> str:
-            return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f}, n = {len(seconds)})"
-
-        print(f"| {what} | {told(alone)} | {told(after)} |", flush=True)
+        for _ in range(self._rounds):
+            times, undisturbed = self.run(steps, self.new_shared())
+            alone.append(times)
+            shared = self.new_shared()
+            _, left = earlier(shared)
+            times, last = self.run(steps, shared, _begun(left) if begins else None)
+            after.append(times)
+            assert _sha256(_answer(last)) == _sha256(_answer(undisturbed)), "another network"
+        print(f"| {what} | {_told(alone)} | {_told(after)} |", flush=True)
 
 
-def _seconds(job: dict[str, Any]) -> float:
-    attempt = job["attempts"][-1]
-    started, ended = (datetime.fromisoformat(attempt[key]) for key in ("started_at", "ended_at"))
-    return (ended - started).total_seconds()
+def _answer(last: dict[str, Any]) -> Path:
+    path: Path = last["folder"] / last["artifacts"][-1]["file"]
+    return path
+
+
+def _begun(last: dict[str, Any]) -> dict[str, Any]:
+    """What `worker.earlier_steps` would find of this job's one step."""
+    path, result = _answer(last), last["result"]
+    network = {"what": "network", "step": 1, "name": "final.pt", "path": str(path), "sha256": _sha256(path)}
+    made = {"job_id": "job_1", "steps": [1], "environment": result["environment"]}
+    return {
+        "job_id": "job_1",
+        "steps": 1,
+        "records": result["stages"][1:],
+        "metrics": [],
+        "files": [network],
+        "made_by": [made],
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _told(times: list[Times]) -> str:
+    clock, processor = (statistics.median(each) for each in zip(*times, strict=True))
+    return f"{clock:.1f} s, processor {processor:.1f} s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a zip: [train|val|test/]<class>/*.jpg")
-    parser.add_argument("--side", type=int, default=64, help="pixels of the teacher's and the student's images")
+    parser.add_argument(
+        "--side", type=int, default=64, help="pixels of the teacher's and the student's images"
+    )
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="teacher, labels, steps; default: all")
-    args = parser.parse_args()
+    given = parser.parse_args()
+    warm = WarmParent(child_environment(1))
     with tempfile.TemporaryDirectory(prefix="fewbytes-") as folder:
-        service = Service("http://127.0.0.1:8126", Path(folder))
+        warm.start()
         try:
-            with connect(service.url) as client:
-                bench = Bench(client, Path(folder), args.photos, args)
-                say("Photos are decoded")
-                bench.seconds(bench._distill, alone=True)
-                say("What is shared: alone, after another job")
-                parts = {
-                    "teacher": bench.teacher_measured_once,
-                    "labels": bench.soft_labels_computed_once,
-                    "steps": bench.first_step_done_once,
-                }
-                for name, part in parts.items():
-                    if not args.only or name in args.only:
-                        part()
-                job = check(client.get("/v1/jobs", params={"page_size": 1})).json()["items"][0]
-                print(json.dumps(bench.ended(job)["result"]["environment"]))
+            if not warm.ready.wait(120):
+                sys.exit("The warm parent does not get ready.")
+            bench = Bench(Path(folder), warm, given)
+            bench.decode_photos()
+            print("| shared | alone | after an earlier job |\n|---|---|---|")
+            bench.teacher_measured_once()
+            bench.soft_labels_computed_once()
+            bench.first_step_done_once()
         finally:
-            service.stop()
+            warm.stop()
 
 
 if __name__ == "__main__":

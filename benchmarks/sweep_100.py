@@ -1,10 +1,10 @@
-"""A sweep of 100 jobs on two workers: what is trained once, whether its table is right, whether cancel and resume lose anything.
+"""A sweep of 100 jobs on two workers: what is trained once, whether its table is right, whether a cancel loses anything.
 
     python -m benchmarks.sweep_100 [--database sqlite|postgresql|URL] [--workers 2] [--rates 5] [--bits 5] [--seeds 4]
 
-Every job trains a tiny network for 8 epochs, prunes it, and stores it in fewer bits: 5 rates x 5 numbers of bits x 4 seeds. Trained
-are 4 networks, pruned 20. Then the same sweep once more, paused and resumed at a tenth, cancelled and tried again at two
-fifths: its answers must be those of the first to the byte. The table of the first is compared with the jobs' own
+Every job trains a tiny network for 8 epochs, prunes it, and stores it in fewer bits: 5 rates x 5 numbers of bits x 4 seeds.
+Trained are 4 networks, pruned 20. Then the same sweep once more, paused and resumed at a tenth, cancelled and tried again
+at two fifths: its answers must be those of the first to the byte. The table of the first is compared with the jobs' own
 results, one by one.
 """
 

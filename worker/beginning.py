@@ -84,8 +84,8 @@ def warn_of_other_environments(chain: "Chain", environment: dict[str, Any]) -> N
         ]
         if differing:
             chain.setting.warn(
-                f"{made['job_id']} did the first steps in another environment ({', '.join(differing)}): all steps done in one "
-                "may give other last bits."
+                f"{made['job_id']} did its steps in another environment ({', '.join(differing)}): done in one place, "
+                "they may give other last bits."
             )
 
 
@@ -95,7 +95,11 @@ def _numbers(begun: dict[str, Any]) -> range:
 
 def _named(begun: dict[str, Any]) -> str:
     steps = begun["steps"]
-    return f"the first {steps} steps of {begun['job_id']}" if steps > 1 else f"the first step of {begun['job_id']}"
+    return (
+        f"the first {steps} steps of {begun['job_id']}"
+        if steps > 1
+        else f"the first step of {begun['job_id']}"
+    )
 
 
 def _made_by(chain: "Chain") -> Path:

@@ -5,6 +5,7 @@ come after it (`Job.after_job_id`) and take `Job.begun_steps` of its steps over.
 the folder that the earlier job worked in may be gone, or another machine's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -78,13 +79,15 @@ def _differing(spec: dict[str, Any], earlier: dict[str, Any], num_steps: int) ->
     return names
 
 
-def _files(artifacts: list[Artifact], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _files(artifacts: Sequence[Artifact], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     # A job that was cancelled and tried again left some files twice: the last of a name counts.
     named = {(artifact.step, artifact.kind, artifact.name): artifact for artifact in artifacts}
     files = []
     for record in records:
         step = record["step"]
-        answers = [a for (number, kind, _), a in named.items() if number == step and kind in ("final", "stage")]
+        answers = [
+            a for (number, kind, _), a in named.items() if number == step and kind in ("final", "stage")
+        ]
         if not answers:
             raise _GoneError(f"its network after step {step} is gone")
         files.append(_file("network", answers[-1]))

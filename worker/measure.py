@@ -131,6 +131,8 @@ class _Listener(nn.Module):
         super().__init__()
         self.network = network
         self.heard: list[Tensor] = []
+        # `evaluate` puts back the mode it finds: a new module's own would turn the batch norms of the network on.
+        self.train(network.training)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         logits_NC: Tensor = self.network(images_NCHW)

@@ -63,7 +63,9 @@ class SharedFiles:
     def keep_file(self, name: str, source: Path) -> bool:
         """The same with a file's content."""
         with source.open("rb") as file:
-            return self._keep(name, iter(lambda: file.read(_CHUNK_BYTES), b""), os.fstat(file.fileno()).st_size)
+            return self._keep(
+                name, iter(lambda: file.read(_CHUNK_BYTES), b""), os.fstat(file.fileno()).st_size
+            )
 
     def _opened(self, name: str) -> IO[bytes]:
         path = self._folder / name

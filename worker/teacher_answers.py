@@ -72,7 +72,9 @@ def _known(setting: Setting, name: str, teacher: Teacher) -> Measured | None:
         kept = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         record, logits = json.loads(kept["record"]), dict(kept["logits"])
         fits = all(len(logits[split]) == setting.data.num_images(split) for split in setting.all_splits)
-    except Exception as error:  # its digest is right: whoever wrote it meant to, and torch.load may raise anything
+    except (
+        Exception
+    ) as error:  # its digest is right: whoever wrote it meant to, and torch.load may raise anything
         setting.warn(f"What is kept of teacher {teacher.id} cannot be read ({error}): it is measured again.")
         return None
     if not fits:

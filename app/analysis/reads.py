@@ -22,6 +22,7 @@ _PICKED: Sequence[tuple[str, ...]] = [
     *(("step",), ("method",), ("splits",), ("size_bytes",), ("parameters",), ("macs",), ("latency_ms",)),
     *(("agreement",), ("against_teacher",), ("seconds",), ("cost",), ("shared_from",)),
 ]
+_WHOLE = ("splits", "environment", "reused_from")
 _WITH_ITERATIONS = [*_PICKED, ("details", "start"), ("details", "iterations")]
 # Databases take only so many parameters.
 _BATCH = 500
@@ -86,11 +87,12 @@ def named_jobs(session: Session, job_ids: Sequence[str]) -> list[Child]:
 # ---- results
 
 
-class _Stages(FunctionElement[Any]):
-    """SQL for the first stages of a result, each as a list of the parts at `paths`."""
+class _Picked(FunctionElement[Any]):
+    """SQL for the first stages of a result, each as a list of the parts at `paths`; or, as `_PickedSeeds`, for its seeds,
+    each as [seed, such a list of stages]."""
 
     type = Json
-    name = "picked_stages"
+    name = "picked"
     inherit_cache = False  # paths and number are no clauses
 
     def __init__(self, result: Any, paths: Sequence[tuple[str, ...]], num_stages: int) -> None:
@@ -99,28 +101,57 @@ class _Stages(FunctionElement[Any]):
         self.num_stages = num_stages
 
 
-# json_each would write every stage out as text, large parts too, and json_extract read that again: 276 ms for 1,000 results of
-# 20 kB, and 12 ms in this way (SQLite 3.40).
-@compiles(_Stages, "sqlite")
-def _stages_sqlite(element: _Stages, compiler: Any, **options: Any) -> str:
+class _PickedSeeds(_Picked):
+    inherit_cache = False
+
+
+@compiles(_Picked, "sqlite")
+def _stages_sqlite(element: _Picked, compiler: Any, **options: Any) -> str:
+    return _sqlite(element, compiler.process(element.clauses, **options))
+
+
+@compiles(_PickedSeeds, "sqlite")
+def _seeds_sqlite(element: _PickedSeeds, compiler: Any, **options: Any) -> str:
     result = compiler.process(element.clauses, **options)
+    seed = f"json_array(json_extract(seed.value, '$.seed'), {_sqlite(element, 'seed.value')})"
+    return f"(SELECT json_group_array({seed}) FROM json_each({result}, '$.seeds') AS seed)"
+
+
+def _sqlite(element: _Picked, source: str) -> str:
+    # json_each would write every stage out as text, large parts too, and json_extract read that again: 276 ms for 1,000
+    # results of 20 kB, and 12 ms in this way (SQLite 3.40).
     stages = []
     for number in range(element.num_stages):
         paths = ", ".join(f"'$.stages[{number}].{'.'.join(path)}'" for path in element.paths)
-        stages.append(f"json(json_extract({result}, {paths}))")
+        stages.append(f"json(json_extract({source}, {paths}))")
     return f"json_array({', '.join(stages)})"
 
 
-# Every path from the top would unpack the whole result again.
-@compiles(_Stages, "postgresql")
-def _stages_postgresql(element: _Stages, compiler: Any, **options: Any) -> str:
+@compiles(_Picked, "postgresql")
+def _stages_postgresql(element: _Picked, compiler: Any, **options: Any) -> str:
+    return _postgresql(element, compiler.process(element.clauses, **options))
+
+
+@compiles(_PickedSeeds, "postgresql")
+def _seeds_postgresql(element: _PickedSeeds, compiler: Any, **options: Any) -> str:
     result = compiler.process(element.clauses, **options)
+    seed = f"jsonb_build_array(seed.value -> 'seed', {_postgresql(element, 'seed.value')})"
+    return f"(SELECT jsonb_agg({seed} ORDER BY seed.n) FROM {_elements(result, 'seeds')} AS seed(value, n))"
+
+
+def _postgresql(element: _Picked, source: str) -> str:
+    # Every path from the top would unpack the whole result again.
     parts = ", ".join(f"stage.value #> '{{{','.join(path)}}}'" for path in element.paths)
-    stages = f"CASE jsonb_typeof({result} -> 'stages') WHEN 'array' THEN {result} -> 'stages' END"
     return (
         f"(SELECT jsonb_agg(jsonb_build_array({parts}) ORDER BY stage.n) FROM "
-        f"jsonb_array_elements({stages}) WITH ORDINALITY AS stage(value, n))"
+        f"{_elements(source, 'stages')} AS stage(value, n))"
     )
+
+
+def _elements(source: str, name: str) -> str:
+    """Rows of (value, position); none where there is no such list."""
+    found = f"{source} -> '{name}'"
+    return f"jsonb_array_elements(CASE jsonb_typeof({found}) WHEN 'array' THEN {found} END) WITH ORDINALITY"
 
 
 def _stages(found: list[list[Any]] | None, paths: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
@@ -143,28 +174,27 @@ def _results(
 ) -> dict[str, dict[str, Any] | None]:
     found: dict[str, dict[str, Any] | None] = {child.job.id: None for child in children}
     ended = [child.job for child in children if child.job.finished_at is not None]
-    several = {job.id for job in ended if job.spec.get("seeds", 1) > 1}
-    for ids in _batches(several):
-        whole = select(Job.id, Job.result).where(Job.id.in_(ids))
-        found |= {job_id: result for job_id, result in session.execute(whole)}
-    num_stages = 1 + max((len(job.spec.get("steps", [])) for job in ended), default=0)
-    for ids in _batches(job.id for job in ended if job.id not in several):
-        picked = select(
-            Job.id,
-            Job.result["splits"],
-            Job.result["environment"],
-            Job.result["reused_from"],
-            _Stages(Job.result, paths, num_stages),
-        )
-        query = picked.where(Job.id.in_(ids), Job.result.is_not(None))
-        for job_id, splits, environment, reused_from, stages in session.execute(query):
-            found[job_id] = {
-                "splits": splits,
-                "environment": environment,
-                "reused_from": reused_from,
-                "stages": _stages(stages, paths),
-            }
+    several = [job for job in ended if job.spec.get("seeds", 1) > 1]
+    for jobs in (several, [job for job in ended if job.spec.get("seeds", 1) == 1]):
+        num_stages = 1 + max((len(job.spec.get("steps", [])) for job in jobs), default=0)
+        picked: list[Any] = [_Picked(Job.result, paths, num_stages)]
+        if jobs is several:
+            picked.append(_PickedSeeds(Job.result, paths, num_stages))
+        parts = [Job.result[name] for name in _WHOLE]
+        for ids in _batches(job.id for job in jobs):
+            query = select(Job.id, *parts, *picked).where(Job.id.in_(ids), Job.result.is_not(None))
+            for job_id, *values in session.execute(query):
+                found[job_id] = _result(values, paths)
     return found
+
+
+def _result(values: Sequence[Any], paths: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """As the job has it, with less in it."""
+    whole, (stages, *seeds) = values[: len(_WHOLE)], values[len(_WHOLE) :]
+    result = dict(zip(_WHOLE, whole, strict=True)) | {"stages": _stages(stages, paths)}
+    if seeds:
+        result["seeds"] = [{"seed": seed, "stages": _stages(own, paths)} for seed, own in seeds[0] or []]
+    return result
 
 
 def _batches(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:

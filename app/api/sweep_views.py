@@ -43,7 +43,8 @@ class SweepProgress(BaseModel):
 
 
 class SweepSummaryView(BaseModel):
-    """`state`: what its jobs are doing. When all have ended: cancelled if one was, else failed if one did or none succeeded."""
+    """`state`: what its jobs are doing. When all have ended: cancelled if one was, else failed if one failed or none
+    succeeded."""
 
     id: str
     name: str | None

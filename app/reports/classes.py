@@ -284,7 +284,14 @@ def _label_room(names: Sequence[str]) -> float:
 def _heat_size(names: Sequence[str]) -> dict[str, int]:
     room = _label_room(names)
     below = 56.0 if len(names) <= _LEVEL else room + 16
-    return {"width": int(_SIDE + room + 40), "height": int(40 + _SIDE + below)}
+    side = _side(len(names))
+    # Wide enough for the title, however few classes there are.
+    return {"width": int(max(400, side + room + 40)), "height": int(40 + side + below)}
+
+
+def _side(num_classes: int) -> float:
+    """Of the square: no more than a few classes need."""
+    return float(min(_SIDE, 64 * num_classes))
 
 
 def _heat_map(
@@ -297,7 +304,8 @@ def _heat_map(
 ) -> None:
     width, height = 72 * figure.get_size_inches()
     room = _label_room(names) + 14
-    axes = figure.add_axes((room / width, (height - 40 - _SIDE) / height, _SIDE / width, _SIDE / height))
+    side = _side(len(names))
+    axes = figure.add_axes((room / width, (height - 40 - side) / height, side / width, side / height))
     axes.imshow(shares, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     for side in axes.spines.values():
         side.set_visible(False)

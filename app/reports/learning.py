@@ -124,7 +124,6 @@ def _draw_curves(
     if len(curves) > 1:
         for curve in curves:
             axes.plot(*_pieces(curve, begins), **style(position, marker="", linewidth=0.7, alpha=0.45))
-        label = f"{label}, mean of {len(curves)} seeds"
     mean = _mean(curves)
     few = len(mean.epochs) <= 30
     axes.plot(*_pieces(mean, begins), label=label, **style(position, markersize=4 if few else 0))

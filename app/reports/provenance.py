@@ -20,15 +20,28 @@ _TELLING = (
         "student",
         "scheme",
         "bits",
+        "granularity",
+        "rounding",
         "criterion",
-        "keep",
+        "keep_rate",
+        "units",
         "iterations",
+    ),
+    *(
         "recover",
         "target",
+        "sparsity",
+        "kind",
+        "groups",
+        "keep_first",
+        "energy",
+        "ratio",
+        "rank",
+        "loss",
         "alpha",
         "temperature",
     ),
-    *("epochs", "finetune_epochs", "learning_rate", "augment"),
+    *("epochs", "train_fraction", "transfer_splits", "learning_rate", "augment"),
 )
 
 
@@ -39,7 +52,7 @@ def spec_line(spec: dict[str, Any]) -> str:
 
 
 def _step_line(step: dict[str, Any], said: dict[str, Any]) -> str:
-    named = [name for name in _TELLING if name in said or name in _ALWAYS]
+    named = [name for name in _TELLING if name in said or (name in _ALWAYS and step.get(name))]
     told = [_told(name, step[name]) for name in named if step.get(name) is not None]
     return f"{step.get('method')} ({', '.join(told)})" if told else str(step.get("method"))
 

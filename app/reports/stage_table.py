@@ -138,7 +138,7 @@ def accuracy_size(stages: Sequence[dict[str, Any]]) -> Plot | None:
 
 def seed_table(summary: Sequence[dict[str, Any]]) -> Table:
     """The spread over the seeds, for every step."""
-    splits = [split for split in _SPLITS if any(split in step["splits"] for step in summary)]
+    splits = [split for split in ("test", "val") if any(split in step["splits"] for step in summary)]
     columns = [Column("stage", is_number=False), Column("seeds")]
     for split in splits:
         columns += [

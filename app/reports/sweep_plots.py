@@ -1,5 +1,6 @@
 """The plots of a sweep: the metric along its axes, differences to the baseline, accuracy over size, pruning curves."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,14 +174,18 @@ def _draw_line(axes: Any, line: Line, position: int, name: str, limits: tuple[fl
 
 
 def _parameter_axis(axes: Any, name: str, values: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     if min(values) > 0 and max(values) >= _LOG_FROM * min(values):
         amount_axis(axes, "x", shown(name, 40), values)
         return
-    axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=8, integer=all(float(value).is_integer() for value in values))
-    )
+    distinct = sorted(set(values))
+    closest = min((b - a for a, b in itertools.pairwise(distinct)), default=0.0)
+    if closest >= 0.07 * (distinct[-1] - distinct[0]):
+        axes.xaxis.set_major_locator(FixedLocator(distinct))  # they have room: the very values are marked
+    else:
+        whole = all(float(value).is_integer() for value in values)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=whole))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     axes.set_xlabel(shown(name, 40))
 

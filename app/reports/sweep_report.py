@@ -167,7 +167,9 @@ def _point_table(facts: SweepFacts, points: Sequence[PointSummary]) -> Table:
     emphasised = next(
         (k for k, p in enumerate(points) if winner is not None and p.point == winner.point), None
     )
-    return Table("Points", columns, rows, note=_point_note(points, metric), emphasised=emphasised)
+    return Table(
+        "Each point, over its seeds", columns, rows, note=_point_note(points, metric), emphasised=emphasised
+    )
 
 
 def _point_row(facts: SweepFacts, point: PointSummary, measure: Measure, others: Sequence[str]) -> list[str]:

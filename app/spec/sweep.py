@@ -211,7 +211,7 @@ class SweepSpec(Spec):
         twice = next((name for name in columns if columns.count(name) > 1), None)
         if twice is not None:
             raise ValueError(
-                f"two axes are called {twice!r}: give one a name of its own, and change fields that belong together in one axis"
+                f"two axes are called {twice!r}: give one a name of its own, and change what belongs together in one axis"
             )
         for index, axis in enumerate(self.axes):
             seen: set[str] = set()

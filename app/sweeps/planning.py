@@ -25,8 +25,8 @@ _KEYS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """`step_macs`: multiply-adds of each step; None where only doing it tells. `problem`: why it cannot be. `reuses`: there is
-    an earlier job whose result it asked to have."""
+    """`step_macs`: multiply-adds of each step; None where only doing it tells. `problem`: why it cannot be. `reuses`: there
+    is an earlier job whose result it asked to have."""
 
     point: GridPoint
     spec: JobSpec
@@ -117,8 +117,8 @@ def check_size(spec: SweepSpec, max_jobs: int) -> None:
         raise Problem(
             422,
             "SWEEP_TOO_LARGE",
-            f"{spec.num_points} points with {spec.seeds} seeds are {wanted} jobs, and a sweep may have {max_jobs} here: take "
-            "fewer values or seeds, zip axes that belong together, or POST several sweeps.",
+            f"{spec.num_points} points with {spec.seeds} seeds are {wanted} jobs, and a sweep may have {max_jobs} here: "
+            "take fewer values or seeds, zip axes that belong together, or POST several sweeps.",
         )
 
 

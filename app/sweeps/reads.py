@@ -82,7 +82,8 @@ class SweepSnapshot:
 
     @property
     def state(self) -> str:
-        """queued: nothing has begun. When all has ended: cancelled if a job was, else failed if one did or none succeeded."""
+        """queued: nothing has begun. When all has ended: cancelled if a job was, else failed if one failed or none
+        succeeded."""
         tally, counts = self.tally, self.tally.counts
         if tally.is_over:
             if counts[CANCELLED]:
@@ -164,7 +165,7 @@ def with_tallies(session: Session, sweeps: Sequence[Sweep]) -> list[SweepSnapsho
     ]
 
 
-def _numbers(session: Session, statement: Select[Any]) -> dict[str, int]:
+def _numbers(session: Session, statement: Select[Any, Any]) -> dict[str, int]:
     rows = session.execute(statement, execution_options=EVERY_TENANT)
     return {sweep_id: int(number) for sweep_id, number in rows}
 
@@ -209,7 +210,8 @@ def _progress(session: Session, sweep: Sweep, tally: Tally) -> Progress:
 def _eta_seconds(
     session: Session, sweep: Sweep, left: Sequence[Any], shares: Sequence[float]
 ) -> float | None:
-    """What is left, at the pace of the last jobs, divided among the workers that could take it; as if nobody else had any."""
+    """What is left, at the pace of the last jobs, divided among the workers that could take it; as if nobody else had
+    any."""
     total = 0.0
     for queue in {queue for queue, _, _ in left}:
         known = durations.pace(session, queue)

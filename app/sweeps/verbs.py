@@ -47,7 +47,8 @@ def resume(session: Session, sweep_id: str) -> None:
 
 
 def retry(session: Session, sweep_id: str) -> None:
-    """Queue again what failed or was cancelled, not what is infeasible. Problem 409 NOTHING_TO_RETRY, 404; 429 TOO_MANY_JOBS."""
+    """Queue again what failed or was cancelled, not what is infeasible. Problem 409 NOTHING_TO_RETRY, 404; 429
+    TOO_MANY_JOBS."""
     quotas.lock_for_queueing(session, tenant_of(session))
     sweep = _locked(session, sweep_id)
     again = moves.move_all(

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from app import jobs as verbs
 from app import removal, tenancy
 from app.storage import storage
-from app.tables import Artifact, Job
+from app.tables import Artifact, Job, Metric
 from app.tenants import DEFAULT
 from tests.worker import jobs, tiny
 from tests.worker.jobs import Ear
@@ -99,17 +99,22 @@ def bench(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Bench:
 
 
 def ended(ran: Ran) -> str:
-    """The id of the job in the database, whose files are in the storage now."""
-    return finish((ran.order, ran.last)).job.id
+    """The id of the job in the database, whose numbers are there and whose files are in the storage now."""
+    ident: str = finish((ran.order, ran.last)).job.id
+    noted = {(m["step"], m["epoch"], m["split"], m["name"]): m for m in ran.ear.of("metric")}
+    with tenancy.transaction(DEFAULT) as session:
+        for metric in noted.values():
+            session.add(
+                Metric(job_id=ident, **{key: value for key, value in metric.items() if key != "type"})
+            )
+    return ident
 
 
 def begun(spec: dict[str, Any], after: str, num_steps: int) -> dict[str, Any] | None:
     """What a worker is told about the beginning of a job with this spec."""
     with tenancy.transaction(DEFAULT) as session:
         ident = verbs.submit(session, kind="compress", spec=spec)[0].id
-        session.execute(
-            update(Job).where(Job.id == ident).values(after_job_id=after, begun_steps=num_steps)
-        )
+        session.execute(update(Job).where(Job.id == ident).values(after_job_id=after, begun_steps=num_steps))
     with tenancy.reading(DEFAULT) as session:
         return earlier_steps.begun_by(session, session.scalars(select(Job).where(Job.id == ident)).one())
 
@@ -293,7 +298,7 @@ def _emptied(job_id: str) -> str:
 def _damaged(job_id: str) -> str:
     for path in _objects(job_id, "final.pt"):
         path.chmod(0o644)
-        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
     return "its file final.pt is damaged"
 
 

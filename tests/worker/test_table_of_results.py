@@ -59,7 +59,7 @@ def test_every_number_of_an_answer_is_found_where_the_pipeline_puts_it(finished:
     [answer] = table(finished, "answers")
     assert {name for name in NUMBERS if answer[name] is None} == {"val_accuracy_best5"}
     last = finished[1]["stages"][-1]
-    assert answer["test_accuracy"] == last["splits"]["test"]["num_correct"] / 6
+    assert answer["test_accuracy"] == last["splits"]["test"]["num_correct"] / 12
     assert answer["compression_ratio"] == finished[1]["stages"][0]["size_bytes"] / last["size_bytes"]
     assert answer["epochs"] == 6 + 2
     assert answer["test_leaked"] is False

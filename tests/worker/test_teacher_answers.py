@@ -23,7 +23,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return jobs.dataset(folder / "data", tiny.write_photos(folder / "photos.zip", train=6, val=6, test=6))
 
 
-def make_teacher(folder: Path, *, seed: int = 0, class_names: tuple[str, ...] = tiny.CLASSES) -> dict[str, Any]:
+def make_teacher(
+    folder: Path, *, seed: int = 0, class_names: tuple[str, ...] = tiny.CLASSES
+) -> dict[str, Any]:
     content = tiny.write_teacher(folder.with_suffix(".pt"), seed=seed, class_names=class_names).read_bytes()
     spec = {
         "architecture": tiny.TEACHER,
@@ -86,7 +88,8 @@ def test_the_second_job_measures_only_the_latency(
     assert latencies[0] != latencies[1]
     assert "only its latency is measured again" in " ".join(m["message"] for m in ear.of("log"))
     logits = [
-        torch.load(tmp_path / name / "stages" / "0-0.logits", weights_only=True) for name in ("first", "second")
+        torch.load(tmp_path / name / "stages" / "0-0.logits", weights_only=True)
+        for name in ("first", "second")
     ]
     assert all(torch.equal(logits[0][split], logits[1][split]) for split in ("train", "val", "test"))
     measured.clear()
@@ -125,7 +128,9 @@ def test_what_decides_an_answer_is_asked_anew(
     elif other == "classes":
         teacher = make_teacher(tmp_path / "other", class_names=("light", "dark"))
     elif other == "photos":
-        photos = jobs.dataset(tmp_path / "data", tiny.write_photos(tmp_path / "more.zip", train=6, val=6, test=7))
+        photos = jobs.dataset(
+            tmp_path / "data", tiny.write_photos(tmp_path / "more.zip", train=6, val=6, test=7)
+        )
     else:
         order["num_threads"] = 2
     try:
@@ -161,3 +166,19 @@ def test_what_cannot_be_used_is_measured_again(
     assert stages[0] == stages[1]
     assert bool(second["result"]["warnings"]) == (harm != "damaged")
     assert path.read_bytes() == whole
+
+
+def test_latency_is_that_of_a_network_that_answers(
+    teacher: dict[str, Any], photos: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of one in training, whose batch norms count again: also behind the counting of its accuracy."""
+    modes: list[bool] = []
+
+    def latency(network: torch.nn.Module, *rest: Any) -> dict[str, Any]:
+        modes.extend(module.training for module in network.modules())
+        return {"median": 1.0}
+
+    monkeypatch.setattr("worker.measure.latency", latency)
+    monkeypatch.setattr(Measuring, "_run", lambda measuring, order, enough: measure(order))
+    done(tmp_path / "work", teacher, photos, None)
+    assert set(modes) == {False}

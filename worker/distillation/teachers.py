@@ -204,7 +204,8 @@ class TeacherTargets:
 
     def leave_for_others(self) -> bool:
         """Leave what was said for later trainings; false where the disk is full."""
-        return all([member.leave_for_others() for member in self._remembered()])
+        left = [member.leave_for_others() for member in self._remembered()]
+        return all(left)
 
     def _remembered(self) -> list[CachedTeacher]:
         return [member for member in self._members.values() if isinstance(member, CachedTeacher)]

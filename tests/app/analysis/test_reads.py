@@ -26,12 +26,12 @@ PRUNE = stage(
         "not_prunable": {"head": "it is the output"},
     },
 )
-SEEDS = [{"seed": n, "stages": [stage(1, "distill", size_bytes=100 + n)]} for n in range(2)]
+SEEDS = [{"seed": n, "stages": [stage(1, "distill", size_bytes=100 + n), PRUNE]} for n in range(2)]
 
 
 def some_jobs() -> list[Child]:
     """Of every kind that there is: pruned, of two seeds, cancelled, failed, queued, odd."""
-    several = child(2, {"n": 1}, result=result(SEEDS[0]["stages"][0], seeds=SEEDS), point=1)
+    several = child(2, {"n": 1}, result=result(*SEEDS[0]["stages"], seeds=SEEDS), point=1)
     several.job.spec = {**several.job.spec, "seeds": 2}
     return [
         child(1, {"n": 0}, result=result(stage(1, "distill"), PRUNE)),
@@ -59,15 +59,17 @@ def test_picked_results_give_the_rows_of_whole_ones(database: str, kind: Any) ->
 
 def test_large_parts_of_results_are_not_read(database: str) -> None:
     """Confusion, details and layers of a thousand jobs would be megabytes."""
-    children = some_jobs()[:1]
+    children = some_jobs()[:2]
     with tenancy.transaction(DEFAULT) as session:
         stored(session, children)
     with tenancy.reading(DEFAULT) as session:
         found = reads.gather(session, children).results["job_1"]
+        several = reads.gather(session, children).results["job_2"]
         with_iterations = reads.gather(session, children, "iterations").results["job_1"]
     assert found is not None
     assert with_iterations is not None
-    for picked in found["stages"]:
+    assert several is not None
+    for picked in [*found["stages"], *several["stages"], *several["seeds"][1]["stages"]]:
         assert not picked.keys() & {"confusion", "details", "attachments"}
     assert with_iterations["stages"][2]["details"].keys() == {"start", "iterations"}
     assert found["environment"]["fewbytes"] == "0.1.0"
@@ -91,10 +93,9 @@ def test_best_epochs_are_the_workers_own_note(database: str) -> None:
         stored(session, [own, taken, source])
         session.flush()
         session.add_all(
-            [note("job_1", 0.71), note("job_3", 0.73), note("job_1", 0.1, split="train")]
-            + [
-                note("job_1", 0.2, epoch=3),
-                note("job_1", 0.3, step=2),
+            [
+                *(note("job_1", 0.71), note("job_3", 0.73), note("job_1", 0.1, split="train")),
+                *(note("job_1", 0.2, epoch=3), note("job_1", 0.3, step=2)),
                 note("job_1", 0.4, name="best_accuracy"),
             ]
         )

@@ -65,12 +65,13 @@ def test_a_plot_that_is_not_there_names_those_that_are(sqlite_service: Service, 
     assert sqlite_service.client.get(f"/v1/jobs/{job_id}/plots/recall.gif").status_code == 422
 
 
-def test_a_report_is_nobody_elses(sqlite_service: Service, job_id: str) -> None:
+def test_a_report_is_nobody_elses(sqlite_service: Service) -> None:
     """Neither drawn for another tenant, nor served to one because it was drawn for its owner."""
-    mine = sqlite_service.as_tenant("default")
-    assert mine.client.get(f"/v1/jobs/{job_id}/report").status_code == 200
+    owner = sqlite_service.as_tenant("owner")
+    job_id = ended(owner, examples.result())
     other = sqlite_service.as_tenant("other")
     for path in ("report", "plots", "plots/recall.svg"):
+        assert owner.client.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
         assert other.client.get(f"/v1/jobs/{job_id}/{path}").status_code == 404
 
 

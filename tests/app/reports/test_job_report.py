@@ -183,7 +183,7 @@ def test_markdown_stays_markdown(sqlite_service: Service) -> None:
     assert "<script" not in text
     assert "<img" not in text
     assert set(re.findall(r"</?(\w+)", text)) == {"details", "summary"}
-    assert "](javascript" not in text
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
     width = 0
     for line in outside:
         cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
@@ -236,7 +236,7 @@ def test_gates_and_warnings_are_at_the_top(sqlite_service: Service) -> None:
         ["max_bytes", "100,000 bytes", "113,250 bytes", "–", "no"],
         ["max_accuracy_drop", "5.0 points", "4.0 points", "2.8 points", "yes"],
     ]
-    assert page.text.index("misses a gate") < page.text.index("Stages")
+    assert page.text.index("misses a gate") < page.text.index("every step")
     assert "The answer has 113,250 bytes." in page.text
 
 

@@ -66,7 +66,7 @@ def page_of(service: Service, sweep_id: str) -> Page:
 
 def test_every_point_has_its_mean_and_its_difference(sqlite_service: Service, alpha: str) -> None:
     """Means and differences by hand; the interval of two values is mean ± 12.706 · std / sqrt(2)."""
-    table = page_of(sqlite_service, alpha).table("Points")
+    table = page_of(sqlite_service, alpha).table("Each point")
     assert [row[0] for row in table.rows] == ["alpha=0", "alpha=0.4", "alpha=0.8"]
     assert table.column("test accuracy, mean") == ["62.00", "70.50", "81.50"]
     assert table.column("difference") == ["baseline", "+8.50", "+19.50"]
@@ -170,7 +170,7 @@ def test_what_has_no_answer_is_there_with_its_reason(sqlite_service: Service) ->
     ]
     assert page.table("Failed").rows[0][3:] == ["TRAINING_DIVERGED", "It diverged."]
     assert page.table("Not ended").rows[0][:3] == ["alpha=0.6", "0", rows[3]["job_id"]]
-    assert [row[0] for row in page.table("Points").rows] == ["alpha=0"]
+    assert [row[0] for row in page.table("Each point").rows] == ["alpha=0"]
 
 
 def test_prune_sweeps_show_both_curves(sqlite_service: Service) -> None:
@@ -213,7 +213,13 @@ def test_a_sweep_that_has_not_begun_has_a_report(service: Service) -> None:
     assert "No significant winner" in page.text
 
 
-def test_a_sweeps_report_is_nobody_elses(sqlite_service: Service, alpha: str) -> None:
+def test_a_sweeps_report_is_nobody_elses(sqlite_service: Service) -> None:
+    """Nor is it served to another because it was drawn for its owner."""
+    owner = sqlite_service.as_tenant("owner")
+    sweep_id = post(owner, axes=[{"field": "/steps/0/alpha", "values": [0, 1]}])
+    for row in children(owner, sweep_id):
+        finish(owner, row["job_id"], examples.answer(70))
     other = sqlite_service.as_tenant("other")
     for path in ("report", "plots", "plots/metric.svg"):
-        assert other.client.get(f"/v1/sweeps/{alpha}/{path}").status_code == 404
+        assert owner.client.get(f"/v1/sweeps/{sweep_id}/{path}").status_code == 200
+        assert other.client.get(f"/v1/sweeps/{sweep_id}/{path}").status_code == 404

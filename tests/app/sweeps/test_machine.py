@@ -1,6 +1,7 @@
 """Callers and workers in any order that hypothesis thinks of: the rows of a sweep tell the same story at every moment, and
 whatever happened, whoever goes on working comes to an end."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,8 @@ class SweepMachine(RuleBasedStateMachine):
             self._refused_or_done(verb, found[number % len(found)])
 
     def _refused_or_done(self, verb: Any, ident: str) -> None:
-        try:
+        with contextlib.suppress(Problem):  # which says why not; that it changed nothing, the rows tell
             self.ground.act(verb, ident)
-        except Problem as problem:
-            assert problem.status == 409, problem
 
     # ---- what must be true
 

@@ -254,7 +254,7 @@ def test_a_result_that_is_there_is_used_again_and_nothing_trained_for_it(ground:
     asking = {"job": {"reuse_result": True}}
     again = ground.post(ground.spec(TRAIN, prune(0.5), axes=[rates], **asking))
     assert states(ground, again) == ["succeeded", "succeeded", "queued", "queued"]
-    before, after = ground.children(first)[1].job, ground.children(again)[1].job
+    before, after = (ground.job(ground.children(ident)[1].job.id) for ident in (first, again))
     assert after.result is not None
     assert (after.result["reused_from"], after.attempt) == (before.id, 0)
     assert len(ground.stages(again)) == 1
@@ -503,6 +503,7 @@ def test_old_jobs_of_a_sweep_go_with_it_and_not_before(ground: Ground) -> None:
     ground.finish(ground.claim())
     time.sleep(0.01)
     with db.transaction() as session:
+        assert removal.old_jobs(session, 0.0) == []
         removal.remove_old(session, 0.0)
     assert len(ground.jobs(sweep_id)) == 4
     ground.finish_all()
