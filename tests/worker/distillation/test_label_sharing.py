@@ -1,5 +1,6 @@
 """What teachers said is read from earlier trainings where this one would compute the same bits, and nowhere else."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ def shared(tmp_path: Path) -> Path:
     return tmp_path / "shared"
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one training left."""
+    folder = tmp_path_factory.mktemp("first")
+    teach(folder / "work", folder / "shared")
+    return folder / "shared"
+
+
+@pytest.fixture
+def left(first: Path, shared: Path) -> Path:
+    return shutil.copytree(first, shared)
+
+
 def test_the_second_training_asks_nothing_and_ends_with_the_same_bits(shared: Path, tmp_path: Path) -> None:
     alone = teach(tmp_path / "alone", None)
     first = teach(tmp_path / "first", shared)
@@ -78,10 +92,9 @@ def test_the_second_training_asks_nothing_and_ends_with_the_same_bits(shared: Pa
     ],
 )
 def test_what_is_made_of_the_answers_does_not_matter(
-    shared: Path, tmp_path: Path, changes: dict[str, Any]
+    left: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    teach(tmp_path / "first", shared)
-    other = teach(tmp_path / "other", shared, **changes)
+    other = teach(tmp_path / "other", left, **changes)
     assert other.counts[0]["num_computed"] == 0
     assert same(other.network, teach(tmp_path / "alone", None, **changes).network)
 
@@ -104,9 +117,8 @@ def test_what_is_made_of_the_answers_does_not_matter(
     ],
     ids=lambda changes: "-".join(map(str, changes)),
 )
-def test_what_decides_an_answer_is_never_mixed(shared: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    teach(tmp_path / "first", shared)
-    other = teach(tmp_path / "other", shared, **changes)
+def test_what_decides_an_answer_is_never_mixed(left: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    other = teach(tmp_path / "other", left, **changes)
     assert other.counts[0]["num_read"] == 0
     assert other.counts[0]["num_computed"] > 0
 
@@ -118,12 +130,9 @@ def test_probabilities_are_those_of_one_temperature(shared: Path, tmp_path: Path
     assert teach(tmp_path / "again", shared, **cache).counts[0]["num_read"] == 50
 
 
-def test_other_arithmetic_is_another_key(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    teach(tmp_path / "first", shared)
+def test_other_arithmetic_is_another_key(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    assert teach(tmp_path / "other", shared).counts[0]["num_read"] == 0
+    assert teach(tmp_path / "other", left).counts[0]["num_read"] == 0
 
 
 def test_a_shorter_training_leaves_a_part(shared: Path, tmp_path: Path) -> None:
