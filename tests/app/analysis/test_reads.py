@@ -94,7 +94,7 @@ def test_best_epochs_are_the_workers_own_note(database: str) -> None:
         session.flush()
         session.add_all(
             [
-                *(note("job_1", 0.71), note("job_3", 0.73), note("job_1", 0.1, split="train")),
+                *(note("job_1", 0.71), note("job_3", 0.73), note("job_1", 0.1, split="wild")),
                 *(note("job_1", 0.2, epoch=3), note("job_1", 0.3, step=2)),
                 note("job_1", 0.4, name="best_accuracy"),
             ]
