@@ -105,7 +105,7 @@ def _show_job(client: Client, job: JobView) -> None:
     for warning in (job.result or {}).get("warnings") or []:
         tell(f"warning: {warning}")
     for gate in (job.result or {}).get("gates") or []:
-        verdict = {True: "met", False: "missed"}.get(gate.get("met"), "not measured")
+        verdict = {True: "met", False: "missed"}.get(gate.get("passed"), "not measured")
         tell(
             f"limit {gate['gate']} {figures.value(gate['limit'])}: {figures.value(gate['value'])}, {verdict}"
         )

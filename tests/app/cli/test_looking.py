@@ -37,7 +37,7 @@ def job_id(sqlite_service: Service) -> str:
             {
                 "stages": [STAGE],
                 "warnings": ["The data set is small."],
-                "gates": [{"gate": "max_bytes", "limit": 300_000, "value": 242_900, "met": True}],
+                "gates": [{"gate": "max_bytes", "limit": 300_000, "value": 242_900, "passed": True}],
             },
             [sqlite_service.worker.artifact(b"student")],
         )
