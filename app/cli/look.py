@@ -105,7 +105,10 @@ def _show_job(client: Client, job: JobView) -> None:
     for warning in (job.result or {}).get("warnings") or []:
         tell(f"warning: {warning}")
     for gate in (job.result or {}).get("gates") or []:
-        tell(f"limit: {gate}")
+        verdict = {True: "met", False: "missed"}.get(gate.get("passed"), "not measured")
+        tell(
+            f"limit {gate['gate']} {figures.value(gate['limit'])}: {figures.value(gate['value'])}, {verdict}"
+        )
     if job.state in ("failed", "cancelled"):
         say_failure(job)
 
@@ -200,7 +203,7 @@ def _list_row(row: Any) -> dict[str, Any]:
             f"{sum(counts.values()) - counts['queued'] - counts['running']} of {sum(counts.values())}"
         )
     fraction = (fields.get("progress") or {}).get("fraction")
-    fields["progress"] = None if fraction is None else f"{fraction:.0%}"
+    fields["progress"] = None if fraction is None or fields.get("finished_at") else f"{fraction:.0%}"
     if fields.get("paused") and fields["state"] == "queued":
         fields["state"] = "paused"
     if fields.get("state") == "failed" and fields.get("error"):

@@ -74,8 +74,9 @@ def say_problem(problem: FewbytesError) -> None:
 def error_line(error: dict[str, Any]) -> str:
     """One of a problem's errors."""
     where = error.get("pointer") or error.get("parameter") or "the body"
-    hint = f" {error['hint']}" if error.get("hint") else ""
-    return f"{where}: {error.get('detail')}{hint}"
+    detail, hint = str(error.get("detail")), error.get("hint")
+    stop = "" if detail.endswith((".", "?", "!")) else "."
+    return f"{where}: {detail}{stop}{f' {hint}' if hint else ''}"
 
 
 def spec_of(source: str, assignments: list[str]) -> Any:

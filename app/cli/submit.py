@@ -181,8 +181,9 @@ def _say_sweep_plan(plan: SweepPlanView, as_json: bool) -> None:
     cost = "" if macs is None else f", about {macs:.3g} multiply-adds"
     tell(f"{plan.num_jobs} jobs{cost}")
     if shared.stage_jobs:
+        served, saved = shared.children_served, shared.steps_saved
         tell(
-            f"{shared.stage_jobs} of them do steps that {shared.children_served} begin with: {shared.steps_saved} steps less"
+            f"shared stages among them: {shared.stage_jobs}, for {served} jobs; steps not done again: {saved}"
         )
     infeasible = [child for child in plan.children if child.error is not None]
     for child in infeasible:

@@ -57,10 +57,8 @@ class SweepWatch:
         shared = self.sweep.shared if self.sweep is not None else None
         if shared is None or not shared.stage_jobs:
             return ""
-        return (
-            f"{shared.stage_jobs} shared stages serve {shared.children_served} jobs: {shared.steps_saved} steps are not "
-            "done again"
-        )
+        stages, jobs, saved = shared.stage_jobs, shared.children_served, shared.steps_saved
+        return f"shared stages: {stages}, for {jobs} jobs; steps not done again: {saved}"
 
     def picture(self) -> RenderableType:
         sweep = self.sweep

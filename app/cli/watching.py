@@ -67,7 +67,11 @@ class JobWatch:
         step = (job.progress or {}).get("step")
         metrics = [metric for metric in self._client.jobs.metrics(job.id).items if metric.step == step]
         epochs = [metric.epoch for metric in metrics if metric.epoch is not None]
-        self.newest = [metric for metric in metrics if epochs and metric.epoch == max(epochs)]
+        self.newest = [
+            metric
+            for metric in metrics
+            if epochs and metric.epoch == max(epochs) and metric.name != "learning_rate"
+        ]
         took = time.monotonic() - now
         self._metrics_at = now + max(METRICS_EVERY_SECONDS, 10 * took)
 
@@ -105,10 +109,7 @@ class JobWatch:
         """The numbers of the last epoch."""
         if not self.newest:
             return ""
-        parts = [
-            f"{metric.split + ' ' if metric.split else ''}{metric.name} {_number(metric)}"
-            for metric in self.newest
-        ]
+        parts = [f"{_title(metric)} {_number(metric)}" for metric in self.newest]
         return f"epoch {self.newest[0].epoch}: {', '.join(parts)}"
 
     def attempt_words(self) -> list[str]:
@@ -153,6 +154,12 @@ def bar(fraction: float, words: str) -> Table:
 
 def _short(number: float | None) -> str:
     return figures.NOTHING if number is None else f"{number:.1f}".removesuffix(".0")
+
+
+def _title(metric: MetricView) -> str:
+    """`val accuracy`; of `train_loss` on train once is enough."""
+    name = metric.name.replace("_", " ")
+    return f"{metric.split} {name}" if metric.split and not name.startswith(metric.split) else name
 
 
 def _number(metric: MetricView) -> str:

@@ -34,7 +34,11 @@ def job_id(sqlite_service: Service) -> str:
         jobs.finish(
             session,
             claim,
-            {"stages": [STAGE], "warnings": ["The data set is small."]},
+            {
+                "stages": [STAGE],
+                "warnings": ["The data set is small."],
+                "gates": [{"gate": "max_bytes", "limit": 300_000, "value": 242_900, "passed": True}],
+            },
             [sqlite_service.worker.artifact(b"student")],
         )
     return ident
@@ -50,6 +54,7 @@ def test_a_job_is_shown_with_stages_files_and_warnings(fewbytes: Fewbytes, job_i
     assert "100.0 % (trained on)" in shown
     assert "final.pt" in shown
     assert "warning: The data set is small." in shown
+    assert "limit max_bytes 300,000: 242,900, met" in shown
 
 
 def test_a_failed_job_says_why(fewbytes: Fewbytes, sqlite_service: Service) -> None:
