@@ -105,14 +105,14 @@ def test_the_table_says_what_its_columns_are(service: Service) -> None:
     assert iterations["columns"][-1]["name"] == "accuracy_after"
 
 
-def test_the_formats_have_the_same_table(service: Service) -> None:
+def test_the_formats_have_the_same_table(sqlite_service: Service) -> None:
     """By parameter, and by Accept; the parameter goes first."""
-    sweep_id = sweep(service)
-    end_all(service, sweep_id)
+    sweep_id = sweep(sqlite_service)
+    end_all(sqlite_service, sweep_id)
     path = f"/v1/sweeps/{sweep_id}/table"
-    expected = rows(service, sweep_id)
+    expected = rows(sqlite_service, sweep_id)
     for asked, headers in (("?format=csv", {}), ("", {"Accept": "text/csv, */*;q=0.1"})):
-        answer = service.client.get(path + asked, headers=headers)
+        answer = sqlite_service.client.get(path + asked, headers=headers)
         assert answer.headers["content-type"].startswith("text/csv")
         assert f'filename="{sweep_id}-answers.csv"' in answer.headers["content-disposition"]
         found = list(csv.DictReader(io.StringIO(answer.text)))
@@ -120,10 +120,10 @@ def test_the_formats_have_the_same_table(service: Service) -> None:
         assert list(found[0]) == list(expected[0])
     accept = {"Accept": "application/vnd.apache.parquet"}
     for asked, headers in (("?format=parquet", {"Accept": "text/csv"}), ("", accept)):
-        answer = service.client.get(path + asked, headers=headers)
+        answer = sqlite_service.client.get(path + asked, headers=headers)
         assert answer.headers["content-type"] == "application/vnd.apache.parquet"
         assert pyarrow.parquet.read_table(io.BytesIO(answer.content)).to_pylist() == expected
-    assert service.client.get(path, headers={"Accept": "*/*"}).json()["rows"] == expected
+    assert sqlite_service.client.get(path, headers={"Accept": "*/*"}).json()["rows"] == expected
 
 
 def test_a_summary_names_the_winner(service: Service) -> None:
@@ -147,19 +147,19 @@ def test_a_summary_names_the_winner(service: Service) -> None:
     assert code(service.client.get(path, params={"metric": "accuracy"})) == (422, "UNKNOWN_COLUMN")
 
 
-def test_a_sweep_may_say_its_baseline_and_metric(service: Service) -> None:
-    sweep_id = sweep(service, baseline={"alpha": 0.5}, metric="val_accuracy")
-    summary = get(service, f"/v1/sweeps/{sweep_id}/summary")
+def test_a_sweep_may_say_its_baseline_and_metric(sqlite_service: Service) -> None:
+    sweep_id = sweep(sqlite_service, baseline={"alpha": 0.5}, metric="val_accuracy")
+    summary = get(sqlite_service, f"/v1/sweeps/{sweep_id}/summary")
     assert (summary["metric"], summary["baseline"], summary["winner"]) == ("val_accuracy", 1, None)
     assert "nothing has ended" in summary["verdict"]
 
 
-def test_a_front_is_told_with_all_that_it_beats(service: Service) -> None:
+def test_a_front_is_told_with_all_that_it_beats(sqlite_service: Service) -> None:
     """Means of the points, or every answer; the larger file is the better one here, so all points are on it."""
-    sweep_id = sweep(service)
-    end_all(service, sweep_id)
+    sweep_id = sweep(sqlite_service)
+    end_all(sqlite_service, sweep_id)
     path = f"/v1/sweeps/{sweep_id}/pareto"
-    front = get(service, path)
+    front = get(sqlite_service, path)
     assert (front["x"]["name"], front["y"]["name"], front["over"]) == (
         "size_bytes",
         "test_accuracy",
@@ -172,13 +172,13 @@ def test_a_front_is_told_with_all_that_it_beats(service: Service) -> None:
     ]
     assert front["items"][0]["y"] == pytest.approx(0.51)
     assert (front["items"][0]["n"], front["items"][0]["job_id"], front["left_out"]) == (3, None, 0)
-    singles = get(service, path, over="rows", x="size_bytes", y="test_accuracy")["items"]
+    singles = get(sqlite_service, path, over="rows", x="size_bytes", y="test_accuracy")["items"]
     assert [item["y"] for item in singles if item["on_front"]] == [0.52, 0.63, 0.72]
     assert len(singles) == 9
     assert all(item["job_id"] for item in singles)
-    equal = get(service, path, x="macs", y="val_accuracy")["items"]
+    equal = get(sqlite_service, path, x="macs", y="val_accuracy")["items"]
     assert all(item["on_front"] for item in equal), "equals stand together"
-    refused = service.client.get(path, params={"x": "bytes"})
+    refused = sqlite_service.client.get(path, params={"x": "bytes"})
     assert code(refused) == (422, "UNKNOWN_COLUMN")
     assert "size_bytes" in refused.json()["detail"]
 
