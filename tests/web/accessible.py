@@ -14,9 +14,20 @@ def faults(page: Page) -> list[str]:
     return found
 
 
+def _stops(page: Page) -> list[str]:
+    """Once nothing more is being fetched and shown: what is made anew would lose its number."""
+    before: list[str] = []
+    while True:
+        stops: list[str] = page.evaluate(f"() => {{ {_CHECKS}; return stops(); }}")
+        if stops == before:
+            return stops
+        before = stops
+        page.wait_for_timeout(1000)
+
+
 def unreached(page: Page, most: int = 400) -> list[str]:
     """The controls that the Tab key does not come to, in the order of reading; focus must show, too."""
-    stops: list[str] = page.evaluate(f"() => {{ {_CHECKS}; return stops(); }}")
+    stops = _stops(page)
     page.evaluate(
         "() => { document.activeElement.blur(); window.getSelection().removeAllRanges(); scrollTo(0, 0); }"
     )
