@@ -5,6 +5,7 @@ from typing import Any
 from playwright.sync_api import Browser, expect
 
 from tests.app.conftest import Service
+from tests.service import wait_for
 from tests.web.chromium import visiting
 
 
@@ -13,6 +14,8 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(browser: Browser, prepare
     job_id = prepared.job(name="behind a key", steps=[{"method": "fold"}])
     prepared.worker.finish(job_id, b"the answer")
     key = prepared.key_of("default")
+    # That none was needed is remembered for some seconds.
+    wait_for(lambda: prepared.client.get("/v1/jobs").status_code == 401, 20)
     url = f"http://127.0.0.1:{prepared.port}"
     with visiting(browser, url) as somebody:
         page = somebody.page

@@ -112,8 +112,9 @@ class JobPage {
   }
 
   async readLogs() {
-    const answer = await request("GET", `/v1/jobs/${this.id}/logs`, { headers: { Accept: "text/plain" }, signal: this.signal }).catch(quietly(this.signal, null));
-    this.logs = answer ? (await answer.text()).split("\n").filter(Boolean) : [];
+    const asked = request("GET", `/v1/jobs/${this.id}/logs`, { headers: { Accept: "text/plain" }, signal: this.signal });
+    const lines = await asked.then((answer) => answer.text()).catch(quietly(this.signal, ""));
+    this.logs = lines.split("\n").filter(Boolean);
     this.showLogs();
   }
 

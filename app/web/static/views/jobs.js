@@ -68,7 +68,8 @@ async function listOf(filters, place, status, signal) {
   signal.addEventListener("abort", () => left.set(name, list.kept));
   fill(place, list.node);
   list.signal = signal;
-  if (!list.items.length) await list.more();
+  if (list.items.length) list.changed(list); // before the place is found again: a line that comes later would move it
+  else await list.more();
   if (!list.items.length) fill(place, nothingYet(filters));
   list.start(signal);
   const refresh = async () => {
