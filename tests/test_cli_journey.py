@@ -161,7 +161,9 @@ def test_on_a_terminal_a_job_is_a_picture_and_ctrl_c_only_ends_the_watching(fewb
     """The bar moves; after Ctrl-C the job still runs, and what to type next is said."""
     ident = fewbytes.out("submit", "job.yaml", "-q", "--set", "steps.0.epochs=2000")
     terminal, line = pty.openpty()
-    command = [sys.executable, "-m", "app.cli", "watch", ident]
+    # Tests that run in the background of a shell are deaf to SIGINT, and so is what they start.
+    hearing = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from app.cli import main; main()"
+    command = [sys.executable, "-c", hearing, "watch", ident]
     environment = {**fewbytes.environment, "TERM": "xterm"}
     with subprocess.Popen(
         command, stdin=line, stdout=line, stderr=line, env=environment, cwd=fewbytes.folder
@@ -172,7 +174,9 @@ def test_on_a_terminal_a_job_is_a_picture_and_ctrl_c_only_ends_the_watching(fewb
             process.send_signal(signal.SIGINT)
             said = read_until(terminal, r"fewbytes cancel job_", 20)
         finally:
-            os.close(terminal)  # whoever writes to it ends
+            os.close(terminal)
+            if process.poll() is None and sys.exc_info()[0] is not None:
+                process.kill()  # it would be waited for
     assert "━" in seen
     assert f"Stopped watching; {ident} goes on." in said
     assert process.returncode == 130

@@ -1,6 +1,7 @@
 """What a process may use. Given up before anything of a stranger's is opened; a hard limit cannot be raised again."""
 
 import contextlib
+import os
 import resource
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 _GATE_BYTES = 1 << 30
 _GATE_SECONDS = 20
 _GATE_FILES = 64
-"""The upload twice, what is written, the line to the supervisor, and Python's own."""
+"""More than are open already: the upload twice, what is written."""
 _GATE_BYTES_A_SECOND = 50_000_000
 """Reading, checking and writing 343 MB takes under a second; a slow disk takes longer, but not CPU time."""
 
@@ -41,7 +42,7 @@ def tightened(file_bytes: int) -> Iterator[None]:
     tight = {
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_CPU: used + seconds,
-        resource.RLIMIT_NOFILE: _GATE_FILES,
+        resource.RLIMIT_NOFILE: _highest_open_file() + _GATE_FILES,
         resource.RLIMIT_NPROC: 0,
     }
     before = {kind: resource.getrlimit(kind) for kind in tight}
@@ -52,6 +53,11 @@ def tightened(file_bytes: int) -> Iterator[None]:
     finally:
         for kind, limits in before.items():
             resource.setrlimit(kind, limits)
+
+
+def _highest_open_file() -> int:
+    """Its number: the limit is on numbers, and whoever calls may have many open already."""
+    return max(int(number) for number in os.listdir("/dev/fd"))
 
 
 def _smaller(one: int, other: int) -> int:

@@ -103,7 +103,7 @@ def test_a_broker_that_comes_back_gets_what_was_queued_meanwhile(
     started = time.monotonic()
     ids = submit(3)
     running.wake()
-    assert time.monotonic() - started < 0.5  # who submits notices nothing
+    assert time.monotonic() - started < 5  # who submits notices nothing; to wait for it would take 30
     time.sleep(1.5)
     assert undispatched() == 3
     if fault == "kill":

@@ -256,7 +256,17 @@ def test_what_decides_is_in_the_key(sqlite_service: Service) -> None:
 
 def test_every_field_of_a_job_was_thought_of() -> None:
     """A new field must be put on one side: what decides is in the key by itself."""
-    deciding = {"teachers", "dataset", "steps", "seed", "seeds", "exports", "device", "num_threads"}
+    deciding = {
+        "teachers",
+        "dataset",
+        "steps",
+        "seed",
+        "seeds",
+        "exports",
+        "device",
+        "num_threads",
+        "sensitivity",
+    }
     assert set(JobSpec.model_fields) - set(reuse.UNDECISIVE) == deciding
 
 

@@ -251,7 +251,8 @@ def test_many_children_leave_nothing_open_and_no_zombie(warm: WarmParent) -> Non
     before = open_files()
     for _ in range(20):
         ended(start("signal_itself", signal=int(signal.SIGKILL)))
-    assert open_files() == before
+    # What other tests left may be closed meanwhile.
+    assert all(after <= at_first for after, at_first in zip(open_files(), before, strict=True))
     assert children_of(warm.pid) == []
 
 
