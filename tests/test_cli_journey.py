@@ -173,6 +173,7 @@ def test_on_a_terminal_a_job_is_a_picture_and_ctrl_c_only_ends_the_watching(fewb
             seen = read_until(terminal, r"step 1 of 2, epoch [\d.]+ of 2000, about .* left in it", 60)
             process.send_signal(signal.SIGINT)
             said = read_until(terminal, r"fewbytes cancel job_", 20)
+            process.wait(20)  # before the terminal is gone: what it writes last would fail
         finally:
             os.close(terminal)
             if process.poll() is None and sys.exc_info()[0] is not None:
