@@ -118,6 +118,7 @@ def test_retry_after_may_be_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_date_the_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, *[problem(503)] * 5, ok())
     run.client.jobs.get("job_a")
+    assert len(run.slept) == 5
     assert all(later > earlier for earlier, later in zip(run.slept, run.slept[1:], strict=False))
     assert max(run.slept) < 1.25 * connections.LONGEST_PAUSE_SECONDS
 
