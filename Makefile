@@ -21,7 +21,7 @@ help:
 	@echo "make fuzz             the long tests: 200,000 mutated checkpoints, images, archives, the hostile corpus and the schema over HTTP (KIND=…)"
 	@echo "make faults           kill, freeze, cut and fill up whatever there is while jobs run: an hour or more (NAME=kills ROUNDS=…)"
 	@echo "make lock             resolve requirements.lock anew"
-	@echo "make catalogue        write app/architectures.json anew"
+	@echo "make catalogue        write app/planning/architectures.json anew"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fewbytes needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=python3.12, say.")'

@@ -25,7 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
-from app import postgresql
+from app.database import postgresql
 from app.settings import settings
 
 BUSY_SECONDS = 10.0
@@ -71,7 +71,7 @@ def url() -> str:
 def connect(url: str, *, patient: bool = False) -> Engine:
     """A new engine with our rules for this kind of database. Creates the folder of a SQLite file.
 
-    `patient`: a statement may take as long as it needs; otherwise no more than seconds (`app.postgresql`). Raises
+    `patient`: a statement may take as long as it needs; otherwise no more than seconds (`app.database.postgresql`). Raises
     UnknownDatabaseError.
     """
     parsed = _understood(url)
@@ -83,7 +83,7 @@ def connect(url: str, *, patient: bool = False) -> Engine:
 @contextmanager
 def transaction() -> Iterator[Session]:
     """One read-write transaction of the service itself, which sees every tenant's rows: for workers, outbox
-    and sweeper. What a caller does goes through `app.tenancy`. Objects stay readable after it.
+    and sweeper. What a caller does goes through `app.access.tenancy`. Objects stay readable after it.
 
     On SQLite it holds the one write lock from its first statement, so nothing in it fails for a lock later.
     On PostgreSQL it is READ COMMITTED, and the verbs lock the row before they decide. So neither database

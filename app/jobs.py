@@ -21,7 +21,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app import audit, moves, quotas, retries, sweeps
+from app import moves, retries, sweeps
+from app.access import audit, quotas
+from app.access.tenancy import tenant_of
 from app.canonical import fingerprint
 from app.db import db_now, new_id, storable_text
 from app.errors import Problem, not_found
@@ -41,7 +43,6 @@ from app.tables import (
     Job,
     Metric,
 )
-from app.tenancy import tenant_of
 
 ID_PREFIXES = {"compress": "job", "inspect": "ins"}
 IDEMPOTENCY = ("tenant_id", "idempotency_key")
@@ -138,7 +139,7 @@ def claim(session: Session, job_id: str, *, worker: str, device: str | None = No
     """queued → running, attempt + 1, a fresh lease. None: somebody else has it, it is paused, waits for its time or
     for others of its sweep, or its tenant has as many running as it may.
 
-    Workers go through `app.schedule.claim_next`, which chooses the job.
+    Workers go through `app.scheduling.schedule.claim_next`, which chooses the job.
     """
     if not _has_a_turn(session, job_id):
         return None

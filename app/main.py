@@ -33,11 +33,11 @@ from app.api.keyring import Keyring
 from app.api.parameters import RefuseUnknown
 from app.api.strict import StrictBody
 from app.api.threads import limit_database_threads
-from app.collector import Collector
-from app.outbox import Outbox
+from app.scheduling.outbox import Outbox
 from app.settings import Settings
 from app.settings import settings as environment
-from app.storage import Storage
+from app.storage.collector import Collector
+from app.storage.objects import Storage
 from app.version import version
 
 log = logging.getLogger(__name__)

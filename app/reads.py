@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false, func, select
 from sqlalchemy.orm import Session
 
-from app import workers
+from app.access.tenancy import EVERY_TENANT
 from app.db import db_now
 from app.errors import not_found
-from app.places import Place, place
-from app.queue import QUEUES
+from app.scheduling import workers
+from app.scheduling.places import Place, place
+from app.scheduling.queue import QUEUES
 from app.tables import QUEUED, RUNNING, Artifact, Attempt, Event, Job, Metric
-from app.tenancy import EVERY_TENANT
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.canonical import canonical_json
 from app.errors import Problem
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import Artifact
 
 FORMAT = "fewbytes/receipt/1"

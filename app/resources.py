@@ -15,14 +15,16 @@ from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app import architectures, audit, jobs, quotas
+from app import jobs
+from app.access import audit, quotas
+from app.access.tenancy import tenant_of
 from app.canonical import fingerprint
 from app.db import db_now, new_id
 from app.errors import Problem, not_found
+from app.planning import architectures
 from app.settings import Settings
 from app.spec.resources import ArchitectureQuery, DatasetSpec, TeacherSpec
 from app.tables import CANCELLED, FAILED, SUCCEEDED, TERMINAL, Dataset, File, Job, Teacher, Upload
-from app.tenancy import tenant_of
 
 INSPECTING, READY, REJECTED = "inspecting", "ready", "rejected"
 Inspected = Teacher | Dataset
@@ -109,7 +111,7 @@ def delete_file(session: Session, name: str) -> None:
     audit.record(session, "file.delete", name)
 
 
-# ---- resumable uploads: the row is the intent, the bytes received are a file of `app.uploads`
+# ---- resumable uploads: the row is the intent, the bytes received are a file of `app.storage.uploads`
 
 
 def begin_upload(

@@ -15,7 +15,7 @@ from app import gates, jobs
 from app.canonical import fingerprint
 from app.jobs import NewArtifact
 from app.spec.job import GATES, JobSpec
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import SUCCEEDED, Artifact, Dataset, Event, Job, Teacher
 from app.version import version
 

@@ -40,12 +40,14 @@ class Base(DeclarativeBase):
 def _tenant_of_the_session(context: ExecutionContext) -> str:
     tenant: str | None = context.execution_options.get("fewbytes_tenant")
     if tenant is None:
-        raise RuntimeError("A row needs an owner: open the session with app.tenancy, or name the tenant_id.")
+        raise RuntimeError(
+            "A row needs an owner: open the session with app.access.tenancy, or name the tenant_id."
+        )
     return tenant
 
 
 class Owned:
-    """What belongs to one tenant. `app.tenancy` keeps its sessions to rows with their own `tenant_id`."""
+    """What belongs to one tenant. `app.access.tenancy` keeps its sessions to rows with their own `tenant_id`."""
 
     tenant_id: Mapped[str] = mapped_column(
         String(40), ForeignKey("tenants.id"), default=_tenant_of_the_session, sort_order=100

@@ -20,9 +20,11 @@ from typing import Any
 
 from sqlalchemy import insert, select, text, update
 
-from app import db, jobs, schedule, tenants
-from app.migrate import upgrade
-from app.schedule import Offer
+from app import db, jobs
+from app.access import tenants
+from app.database.migrate import upgrade
+from app.scheduling import schedule
+from app.scheduling.schedule import Offer
 from app.settings import settings
 from app.tables import Attempt, Job, Tenant
 from tests.servers import embedded_postgres_url

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 
 from app import db
-from app.migrate import upgrade
+from app.database.migrate import upgrade
 from tests.old_process import BEFORE, OldProcess
 
 _EVENTS = 5

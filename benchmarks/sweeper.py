@@ -17,11 +17,13 @@ from pathlib import Path
 
 from sqlalchemy import select, update
 
-from app import db, jobs, outbox, tenancy
+from app import db, jobs
+from app.access import tenancy
+from app.access.tenants import DEFAULT
+from app.database.migrate import upgrade
 from app.db import db_now, reading, transaction
-from app.migrate import upgrade
+from app.scheduling import outbox
 from app.tables import Duty, Job
-from app.tenants import DEFAULT
 
 _PROCESS = """
 import sys, time

@@ -18,13 +18,14 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app import db, tenancy
+from app import db
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.analysis import reads
 from app.analysis.summary import summarise
-from app.migrate import upgrade
+from app.database.migrate import upgrade
 from app.sweeps import reads as sweeps
 from app.tables import Sweep
-from app.tenants import DEFAULT
 from tests.app.analysis.made import child, result, stage, stored
 from tests.servers import embedded_postgres_url
 

@@ -1,4 +1,4 @@
-"""Alembic's entry. `app.migrate` brings a connection; the command line gets the settings' database."""
+"""Alembic's entry. `app.database.migrate` brings a connection; the command line gets the settings' database."""
 
 from alembic import context
 from sqlalchemy import Connection

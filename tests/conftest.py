@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import db
-from app.migrate import upgrade
+from app.database.migrate import upgrade
 from app.settings import settings
 from tests.servers import Broker, Postgres, embedded_postgres_url
 

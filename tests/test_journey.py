@@ -333,7 +333,7 @@ def test_redelivered_messages_change_nothing(service: Service, ingredients: dict
     """The doorbell rung five more times, during the job and after it."""
     body = {**ingredients, "steps": [{**LONG, "epochs": 2}]}
     job_id = service.post("/v1/jobs", body)["id"]
-    code = f"from app.queue import send\nfor _ in range(5): send({job_id!r}, 'compress')"
+    code = f"from app.scheduling.queue import send\nfor _ in range(5): send({job_id!r}, 'compress')"
     environment = {**os.environ, "BROKER_URL": service.broker_url()}
     ring = [sys.executable, "-c", code]
     subprocess.run(ring, cwd=ROOT, env=environment, check=True, timeout=60)

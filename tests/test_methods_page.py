@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from app import architectures
+from app.planning import architectures
 from app.spec.steps import AnyStep
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """The built-in architectures and their sizes, for the API, which has no torch to build them.
 
-python -m worker.catalogue           writes app/architectures.json
+python -m worker.catalogue           writes app/planning/architectures.json
 python -m worker.catalogue --check   exits 1 when that file is stale
 """
 
@@ -10,19 +10,16 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import app
+from app.planning.architectures import PATH
 from models.architectures import ARCHITECTURES, create_skeleton
 from models.blueprint import Architecture, Option
 from models.graph import trace
 from models.layers import layer_table
 from models.load_artifact import build
-
-PATH = Path(app.__file__).parent / "architectures.json"
 
 
 def entry(architecture: Architecture) -> dict[str, Any]:

@@ -21,9 +21,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from app import disk
 from app.errors import Problem
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
+from app.storage import disk
 from worker.limits import limit
 from worker.messages import Line, Stops, listen, read_order, take_over_stdout
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Problem
-from app.storage import storage
+from app.storage.objects import storage
 from app.tables import SUCCEEDED, Artifact, Job, Metric
 
 # What decides, beside the steps, what they make.

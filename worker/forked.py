@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
 
 NUM_FDS = 3
 """stdin, stdout, stderr."""

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import schedule
 from app.db import reading, transaction
 from app.jobs import Claim
-from app.schedule import Offer
+from app.scheduling import schedule
+from app.scheduling.schedule import Offer
 from app.settings import settings
 
 log = logging.getLogger(__name__)

@@ -22,14 +22,16 @@ from celery.platforms import EX_OK, SecurityWarning
 from celery.worker import state as celery_state
 from sqlalchemy.exc import DBAPIError
 
-from app import gpu, logs, start, workers
+from app import logs
+from app.access.door import CannotStartError
 from app.db import transaction
-from app.door import CannotStartError
-from app.outbox import Outbox
-from app.parent import end_with_parent, end_with_stdin
-from app.queue import QUEUES, TASK, celery_app
-from app.schedule import Claim, Offer
+from app.scheduling import workers
+from app.scheduling.outbox import Outbox
+from app.scheduling.queue import QUEUES, TASK, celery_app
+from app.scheduling.schedule import Claim, Offer
 from app.settings import settings
+from app.starting import gpu, start
+from app.starting.parent import end_with_parent, end_with_stdin
 from worker import room, supervisor
 from worker.hands import Hands
 from worker.orders import machine_bytes, num_cores, num_threads

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import models
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
 from models.load_artifact import evaluate
 from worker.checkpoints import read_checkpoint
 from worker.datasets.image_data import ImageData

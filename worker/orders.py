@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import gpu, tenancy
+from app.access import tenancy
 from app.db import db_now, reading
 from app.errors import Problem, not_found
 from app.jobs import Claim
 from app.settings import settings
 from app.spec.job import JobSpec
-from app.storage import storage
+from app.starting import gpu
+from app.storage.objects import storage
 from app.tables import Attempt, Dataset, Job, Teacher
 from worker import earlier_steps, work_folder
 

@@ -1,7 +1,7 @@
 """Whether there is room on the disk for another job."""
 
-from app import disk
 from app.settings import settings
+from app.storage import disk
 
 
 def trouble() -> str | None:

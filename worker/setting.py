@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 import models
-from app.classes import Alignment, TeacherClasses, align
 from app.errors import Problem
+from app.planning.classes import Alignment, TeacherClasses, align
 from app.spec.base import Split
 from app.spec.job import JobSpec
 from models import Network

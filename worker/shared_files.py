@@ -2,8 +2,8 @@
 
 A file appears whole or not at all, and begins with the sha256 of what follows: one that was cut or damaged counts as
 missing, and whoever computes its content writes it anew. Two that write the same file at once each write a whole one, and
-the later counts. Nothing depends on a file's being there; `app.leftovers.shared_files` removes those that no job has used
-for some days.
+the later counts. Nothing depends on a file's being there;
+`app.storage.leftovers.shared_files` removes those that no job has used for some days.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from typing import IO, Any
 import PIL
 import torch
 
-from app import disk
 from app.canonical import fingerprint
+from app.storage import disk
 from app.version import version
 from worker.measure import device_name
 from worker.whole_files import appears_whole, sync_folder

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from app import disk, retries
+from app import retries
 from app.db import transaction
 from app.errors import Problem
 from app.jobs import Claim, Fenced
 from app.settings import settings
+from app.storage import disk
 from worker import orders, verdicts, work_folder
 from worker.lease import Lease
 from worker.leash import BrokenLineError, Leash

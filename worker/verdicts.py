@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import gates, jobs, resources
 from app.errors import Problem
 from app.jobs import Claim, NewArtifact
-from app.storage import storage
+from app.storage.objects import storage
 from worker.receipts import with_receipts
 
 Verb = Callable[[Session], None]

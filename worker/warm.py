@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
 from worker.forked import NUM_FDS, Request, become, read_request
 
 EXIT_UNFIT = 78

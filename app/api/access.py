@@ -15,14 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import keys
+from app.access import keys
+from app.access.tenancy import Caller
+from app.access.tenants import DEFAULT, Limits
 from app.api.buckets import Buckets
 from app.api.keyring import Keyring, Opened
+from app.database.outage import explain, say
 from app.errors import Problem, database_unavailable
-from app.outage import explain, say
 from app.settings import Settings
-from app.tenancy import Caller
-from app.tenants import DEFAULT, Limits
 
 log = logging.getLogger(__name__)
 

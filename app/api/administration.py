@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from app import keys, quotas, resources, tenants
+from app import resources
+from app.access import keys, quotas, tenants
 from app.api.context import CurrentCaller, CurrentKeyring, CurrentSettings
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of
 from app.api.views import Page, maybe_rfc3339

@@ -11,7 +11,7 @@ from app.api.context import CurrentCaller, CurrentStorage
 from app.api.jobs import JobId
 from app.api.views import ArtifactView, CheckView, Page, VerdictView, artifact_view
 from app.errors import Problem
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import TERMINAL, Artifact
 
 router = APIRouter(tags=["artifacts"])

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from app.api.threads import with_file
 from app.errors import Problem
-from app.storage import Writer
+from app.storage.objects import Writer
 
 # A thread costs about as much as hashing 64 KiB, which is what the server hands out at a time.
 _BLOCK_BYTES = 256 << 10

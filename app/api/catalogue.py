@@ -7,17 +7,18 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from app import architectures, reads, resources
+from app import reads, resources
+from app.access.tenancy import Caller
 from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings
 from app.api.inspected import Rejected
 from app.api.parameters import family, values_of_family
 from app.api.views import Page
 from app.api.waiting import Prefer, preferred_seconds, until
 from app.errors import Problem
+from app.planning import architectures
 from app.spec.resources import ArchitectureQuery
 from app.spec.steps import STEPS
 from app.tables import SUCCEEDED, TERMINAL, Job
-from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.access.tenancy import Caller
 from app.api.keyring import Keyring
-from app.outbox import Outbox
+from app.scheduling.outbox import Outbox
 from app.settings import Settings
-from app.storage import Storage
-from app.tenancy import Caller
+from app.storage.objects import Storage
 
 
 def _settings(request: Request) -> Settings:

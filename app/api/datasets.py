@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from app import resources, tables
+from app.access.tenancy import Caller
 from app.api import inspected
 from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings, CurrentStorage
 from app.api.parameters import PageSize, PageToken, cursor_of, page_of, position_of, token_of
@@ -24,8 +25,7 @@ from app.errors import Problem
 from app.settings import Settings
 from app.spec.base import Split
 from app.spec.resources import DatasetSpec
-from app.storage import Storage
-from app.tenancy import Caller
+from app.storage.objects import Storage
 
 _CSV_ROWS = 2000
 

@@ -15,14 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from app import reads
+from app.access.tenancy import Caller
 from app.api.context import CurrentCaller
 from app.api.jobs import JobId
 from app.api.parameters import PageSize
 from app.api.views import EventView, MetricView, Page, event_view, metric_view
+from app.database.outage import explain
 from app.db import rfc3339
-from app.outage import explain
 from app.tables import TERMINAL, Event
-from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 

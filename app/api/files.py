@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
+from app.access.tenancy import Caller
 from app.api.bodies import blocks, content_digest, declared_length, receive, verify
 from app.api.context import CurrentCaller, CurrentSettings, CurrentStorage
 from app.api.forms import OVERHEAD_BYTES, FileForm
@@ -15,7 +16,6 @@ from app.api.room import room_for
 from app.api.threads import with_file
 from app.api.views import FileView, Page, file_view
 from app.spec.resources import FileName
-from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 

@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import Problem
 from app.spec.resources import FileName
-from app.storage import Writer
+from app.storage.objects import Writer
 
 OVERHEAD_BYTES = 64 << 10
 """Boundaries and headers around the file."""

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 from fastapi import Response
 
 from app import resources
+from app.access.tenancy import Caller
 from app.api.waiting import preferred_seconds, until
 from app.errors import Problem
-from app.tenancy import Caller
 
 V = TypeVar("V")
 

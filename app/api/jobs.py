@@ -6,7 +6,8 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from app import jobs, plans, reads, removal, resources, reuse
+from app import jobs, reads, resources, reuse
+from app.access.tenancy import Caller
 from app.api.context import CurrentCaller, CurrentOutbox, CurrentStorage
 from app.api.parameters import (
     PageSize,
@@ -21,11 +22,12 @@ from app.api.parameters import (
 )
 from app.api.views import JobSummary, JobView, Page, PlanView, job_summary, job_view
 from app.api.waiting import Prefer, preferred_seconds, until
+from app.planning import plans
 from app.reads import Snapshot
 from app.spec.job import JobSpec
-from app.storage import Storage
+from app.storage import removal
+from app.storage.objects import Storage
 from app.tables import TERMINAL, Job
-from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

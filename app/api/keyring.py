@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from app import keys
+from app.access import keys
 from app.db import db_now, reading, transaction
 
 REMEMBERED_SECONDS = 5.0

@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from app import disk
 from app.api.headers import protect
+from app.database.outage import DatabaseAway, explain, say
 from app.errors import Problem, database_unavailable
-from app.outage import DatabaseAway, explain, say
 from app.spec import faults
+from app.storage import disk
 
 log = logging.getLogger(__name__)
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from app import disk, quotas, resources, tenants
+from app import resources
+from app.access import quotas, tenants
+from app.access.tenancy import Caller
 from app.errors import Problem
 from app.settings import Settings
-from app.tenancy import Caller
+from app.storage import disk
 
 
 @dataclass(frozen=True)

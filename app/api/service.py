@@ -13,14 +13,16 @@ from kombu.exceptions import KombuError, OperationalError
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
-from app import outage, queue, reads, workers
+from app import reads
 from app.api import page
 from app.api.content import content_response
 from app.api.context import CurrentCaller, CurrentSettings
 from app.api.threads import probing
 from app.api.views import Page
+from app.database import outage
 from app.db import rfc3339
 from app.errors import Problem
+from app.scheduling import queue, workers
 from app.settings import Settings
 
 router = APIRouter(tags=["service"])

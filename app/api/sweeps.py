@@ -5,7 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app import presets, quotas, resources
+from app import presets, resources
+from app.access import quotas
+from app.access.tenancy import Caller
 from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings, CurrentStorage
 from app.api.jobs import IdempotencyKey
 from app.api.parameters import (
@@ -30,12 +32,11 @@ from app.api.views import Page
 from app.api.waiting import until
 from app.errors import Problem
 from app.spec.sweep import SweepExtension, SweepPreset, SweepRequest, SweepSpec
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.sweeps import planning, reads, submitting, verbs
 from app.sweeps.planning import PlannedSweep
 from app.sweeps.reads import SweepSnapshot
 from app.tables import Sweep
-from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app import resources, tables
+from app.access.tenancy import Caller
 from app.api import inspected
 from app.api.content import DOWNLOAD, content_response
 from app.api.context import CurrentCaller, CurrentOutbox, CurrentSettings, CurrentStorage
@@ -14,7 +15,6 @@ from app.api.views import Page, TeacherView, teacher_view
 from app.api.waiting import Prefer
 from app.errors import Problem
 from app.spec.resources import TeacherSpec
-from app.tenancy import Caller
 
 router = APIRouter(prefix="/v1/teachers", tags=["teachers"])
 

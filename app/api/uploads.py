@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from app import disk, resources, tables
+from app import resources, tables
+from app.access.tenancy import Caller
 from app.api.bodies import blocks, content_digest, declared_length, verify
 from app.api.context import CurrentCaller, CurrentSettings, CurrentStorage
 from app.api.threads import with_file
@@ -17,9 +18,9 @@ from app.errors import Problem
 from app.settings import Settings
 from app.spec.base import Spec
 from app.spec.resources import FileName
-from app.storage import CHUNK_BYTES, Storage
-from app.tenancy import Caller
-from app.uploads import Part, Parts
+from app.storage import disk
+from app.storage.objects import CHUNK_BYTES, Storage
+from app.storage.uploads import Part, Parts
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app import tables
 from app.db import rfc3339
-from app.places import Place, Reason
+from app.scheduling.places import Place, Reason
 
 T = TypeVar("T")
 

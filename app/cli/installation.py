@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import db, migrate, outage
+from app import db
+from app.access.tenancy import Caller
+from app.access.tenants import Limits
 from app.cli.terminal import refuse
+from app.database import migrate, outage
 from app.errors import Problem
 from app.settings import Settings, settings
 from app.tables import Tenant
-from app.tenancy import Caller
-from app.tenants import Limits
 
 DataDir = Annotated[
     Path | None, typer.Option(help="The service's data folder. Default: FEWBYTES_DATA_DIR, else ./data.")

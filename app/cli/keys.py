@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from app import audit, db, keys, resources, tenants
+from app import db, resources
+from app.access import audit, keys, tenants
 from app.cli.installation import DataDir, as_operator, database
 from app.cli.terminal import refuse, say
 from app.errors import not_found

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.access.door import CannotStartError, refuse_open_door
 from app.cli.terminal import refuse
-from app.door import CannotStartError, refuse_open_door
-from app.parent import end_with_stdin
 from app.settings import settings
+from app.starting.parent import end_with_stdin
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Trainers that run at the same time.")] = 1,
 ) -> None:
     """Run the whole service: broker, database, API, workers."""
-    from app import embedded  # here: every restart of the API would pay for importing it
+    from app.starting import embedded  # here: every restart of the API would pay for importing it
 
     config = settings()
     try:
@@ -51,8 +51,9 @@ def api(
     """Run the API alone."""
     import uvicorn
 
-    from app import logs, start
+    from app import logs
     from app.api import server
+    from app.starting import start
 
     end_with_stdin()
     config = settings()
@@ -99,7 +100,7 @@ def migrate_database(
     ] = 300.0,
 ) -> None:
     """Bring the database to this version's tables. The service may run meanwhile."""
-    from app import migrate, outage
+    from app.database import migrate, outage
 
     logging.basicConfig(format="fewbytes: %(message)s", level=logging.WARNING)
     try:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from app import collector, verification
 from app.cli.installation import DataDir, database
 from app.cli.terminal import refuse, say
+from app.storage import collector, verification
 
 app = typer.Typer()
 

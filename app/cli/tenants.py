@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from app import audit, db, quotas, tenants
+from app import db
+from app.access import audit, quotas, tenants
 from app.cli.installation import DataDir, as_operator, database
 from app.cli.terminal import refuse, say
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pydantic import BaseModel
 
 from app import presets
-from app.costs import trained_epochs
+from app.planning.costs import trained_epochs
 from app.sweeps.points import grid, jobs_at
 
 

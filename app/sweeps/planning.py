@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import plans
 from app.errors import Problem
-from app.plans import Plan
+from app.planning import plans
+from app.planning.plans import Plan
 from app.reuse import result_key
 from app.spec.job import JobSpec
 from app.spec.sweep import SweepSpec

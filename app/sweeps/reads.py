@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
-from app import durations, workers
+from app.access.tenancy import EVERY_TENANT
 from app.errors import not_found
+from app.scheduling import durations, workers
 from app.spec.sweep import SweepSpec
 from app.sweeps.infeasible import infeasible, is_infeasible
 from app.sweeps.points import grid
 from app.tables import CANCELLED, CANCELLING, FAILED, QUEUED, RUNNING, SUCCEEDED, TERMINAL, Job, Sweep
-from app.tenancy import EVERY_TENANT
 
 INFEASIBLE_STATE = "infeasible"
 PAUSED_STATE = "paused"

@@ -5,16 +5,17 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app import audit, jobs, moves, quotas, reuse, sweeps
+from app import jobs, moves, reuse, sweeps
+from app.access import audit, quotas
+from app.access.tenancy import tenant_of
 from app.canonical import fingerprint
 from app.db import db_now, new_id
 from app.errors import Problem
 from app.moves import FRESH, NO_SYNC
 from app.spec.job import JobSpec
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.sweeps.planning import PlannedJob, PlannedSweep, spec_of_stage
 from app.tables import FAILED, QUEUED, ROOM, STAGE, Dataset, Job, Sweep, Teacher
-from app.tenancy import tenant_of
 
 _KEY = ("tenant_id", "idempotency_key")
 

@@ -8,12 +8,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, select, true, update
 from sqlalchemy.orm import Session
 
-from app import audit, moves, quotas, removal, sweeps
+from app import moves, sweeps
+from app.access import audit, quotas
+from app.access.tenancy import tenant_of
 from app.errors import Problem, not_found
 from app.moves import NO_SYNC
+from app.storage import removal
 from app.sweeps.infeasible import infeasible
 from app.tables import CANCELLED, CANCELLING, FAILED, QUEUED, RUNNING, TERMINAL, Job, Sweep
-from app.tenancy import tenant_of
 
 
 def cancel(session: Session, sweep_id: str) -> None:

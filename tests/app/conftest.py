@@ -14,13 +14,15 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
-from app import architectures, jobs, keys, resources, tenants
+from app import jobs, resources
+from app.access import keys, tenants
 from app.api import server
 from app.db import reading, transaction
 from app.errors import Problem
 from app.main import create_app
+from app.planning import architectures
 from app.settings import Settings
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import Job
 
 CATALOGUE = [

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from app import db, tenancy
+from app import db
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.jobs import submit
 from app.tables import Job
-from app.tenants import DEFAULT
 
 
 def count_jobs() -> int:

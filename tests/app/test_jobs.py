@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app import canonical, db, jobs, tenancy
+from app import canonical, db, jobs
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.errors import Problem
 from app.jobs import Claim, Fenced, NewArtifact
 from app.settings import settings
 from app.tables import Artifact, Attempt, Event, Job, Metric
-from app.tenants import DEFAULT
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from app import logs
+from tests.app.api.test_hostile_requests import answer_to
 from tests.app.conftest import Service
-from tests.app.test_hostile_requests import answer_to
 
 
 @pytest.fixture(params=["text", "json"])

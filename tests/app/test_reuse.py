@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select
 
-from app import jobs, plans, reuse, tenancy
+from app import jobs, reuse
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.db import reading, transaction
+from app.planning import plans
 from app.spec.job import GATES, JobSpec
 from app.tables import Artifact, Event, Job
-from app.tenants import DEFAULT
 from tests.app.conftest import Service
 
 PAIR = {"test": {"num_images": 100, "num_only_teacher": 6, "num_only_network": 2}}

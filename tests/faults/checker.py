@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import (
     CANCELLED,
     CANCELLING,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
 from worker.messages import Line, Stops, listen, read_order, take_over_stdout
 
 TICK_SECONDS = 0.05

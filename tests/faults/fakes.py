@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from app import jobs, tenancy, tenants
+from app import jobs
+from app.access import tenancy, tenants
 from app.db import reading
 from app.tables import TERMINAL, Job
 from tests.faults.fake_trainer import DEFAULT_TICKS, answer

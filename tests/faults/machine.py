@@ -25,10 +25,13 @@ from hypothesis.stateful import (
 from sqlalchemy import make_url, select, update
 from sqlalchemy.orm import Session
 
-from app import db, jobs, removal, schedule, tenancy, tenants
+from app import db, jobs
+from app.access import tenancy, tenants
+from app.database.migrate import upgrade
 from app.db import db_now, reading, transaction
 from app.errors import Problem
-from app.migrate import upgrade
+from app.scheduling import schedule
+from app.storage import removal
 from app.tables import Artifact, Attempt, Base, Event, Job, Tenant
 from tests.faults.checker import LOST, check
 from tests.faults.model import FENCED, GONE, MAX_FAILURES, ModelJob

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import redis
 
-from app import queue
+from app.scheduling import queue
 from app.settings import settings
 from tests.faults.fakes import fake_rig, submit_work, wait_until_ended
 from tests.faults.options import Options

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
 
 
 @dataclass

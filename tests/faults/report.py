@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.db import reading
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import SUCCEEDED, Artifact, Attempt, Job
 from tests.faults.checker import check
 

@@ -15,8 +15,8 @@ import httpx
 from sqlalchemy import make_url
 
 from app import db
-from app.migrate import upgrade
-from app.storage import Storage
+from app.database.migrate import upgrade
+from app.storage.objects import Storage
 from tests.faults import processes
 from tests.faults.processes import Part
 from tests.faults.proxy import Proxy

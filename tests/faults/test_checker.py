@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import delete, insert, update
 from sqlalchemy.orm import Session
 
-from app import jobs, tenancy, tenants
+from app import jobs
+from app.access import tenancy, tenants
 from app.db import reading, transaction
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import Artifact, Attempt, Event, Job
 from tests.faults.checker import check
 

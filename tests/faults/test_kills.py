@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.storage import Storage
+from app.storage.objects import Storage
 from tests.faults import disk, kills, zombies
 from tests.faults.options import Options
 from tests.faults.report import Row, complaints, judge

@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app import jobs, tenancy, tenants
+from app import jobs
+from app.access import tenancy, tenants
 from app.db import db_now, reading, transaction
 from app.errors import Problem
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.tables import Artifact, Job
 from tests.faults import processes
 from tests.faults.kills import SPARED, running

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from app import architectures, db
+from app import db
+from app.database.migrate import upgrade
 from app.db import reading
-from app.migrate import upgrade
+from app.planning import architectures
 from app.settings import Settings
 from app.tables import Job
 from tests.app.conftest import CATALOGUE, Service, serve

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.parent import end_with_parent
+from app.starting.parent import end_with_parent
 from worker.messages import Line, Stops, listen, read_order, take_over_stdout
 
 RESULT: dict[str, Any] = {"type": "result", "result": {"stages": []}, "artifacts": []}

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from app import db, jobs, tenancy, tenants
+from app import db, jobs
+from app.access import tenancy, tenants
 from app.tables import Event, Job
 from worker import supervisor, work_folder
 

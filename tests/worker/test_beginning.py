@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import select, update
 
 from app import jobs as verbs
-from app import removal, tenancy
-from app.storage import storage
+from app.access import tenancy
+from app.access.tenants import DEFAULT
+from app.storage import removal
+from app.storage.objects import storage
 from app.tables import Artifact, Job, Metric
-from app.tenants import DEFAULT
 from tests.worker import jobs, tiny
 from tests.worker.jobs import Ear
 from tests.worker.test_receipts import finish, verify

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.costs import Macs, step_macs
+from app.planning.costs import Macs, step_macs
 from app.settings import Settings, settings
 from app.spec.job import JobSpec
 from app.spec.steps.distill import Distill

@@ -1,4 +1,4 @@
-"""`app/architectures.json` tells what the builders build."""
+"""`app/planning/architectures.json` tells what the builders build."""
 
 import json
 from typing import Any

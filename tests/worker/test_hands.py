@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import db, gpu, jobs, tenancy
+from app import db, jobs
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.jobs import Claim
-from app.schedule import Offer
+from app.scheduling.schedule import Offer
 from app.settings import settings
+from app.starting import gpu
 from app.tables import Job, Worker
-from app.tenants import DEFAULT
 from tests.servers import Broker
 from worker import main
 from worker.hands import Hands

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app import db, jobs, tenancy, tenants
+from app import db, jobs
+from app.access import tenancy, tenants
 from app.errors import Problem
 from app.spec.job import JobSpec
-from app.storage import storage
+from app.storage.objects import storage
 from app.tables import Attempt, Dataset, Job, Teacher
 from worker import orders, work_folder
 

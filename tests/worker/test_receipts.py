@@ -14,13 +14,13 @@ from sqlalchemy import select
 
 import models
 from app import jobs as verbs
-from app import tenancy
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.canonical import fingerprint
 from app.db import transaction
 from app.receipts import canonical
-from app.storage import storage
+from app.storage.objects import storage
 from app.tables import Artifact, Event, Job
-from app.tenants import DEFAULT
 from models import load_artifact
 from tests.worker import jobs, tiny
 from tests.worker.jobs import Ear

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app import disk
+from app.storage import disk
 from worker import shared_files
 from worker.shared_files import SharedFiles, shared_name
 

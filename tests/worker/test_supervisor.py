@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from app import db, jobs
 from app.errors import Problem
 from app.settings import settings
-from app.storage import Storage, storage
+from app.storage.objects import Storage, storage
 from app.tables import Artifact, Attempt, Event, Metric
 from tests.worker.supervised import FAKE, Running, claim, is_alive, job, logs, rows, run, submit, wait_for
 from worker import orders, work_folder

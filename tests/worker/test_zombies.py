@@ -11,7 +11,7 @@ import pytest
 
 from app import db, jobs
 from app.settings import settings
-from app.storage import storage
+from app.storage.objects import storage
 from app.tables import Artifact, Attempt, Event
 from tests.worker.supervised import Running, claim, is_alive, job, logs, rows, submit, wait_for
 from worker import work_folder

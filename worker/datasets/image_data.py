@@ -142,7 +142,7 @@ _IN_USE: dict[Path, int] = {}
 def _use(path: Path, num_bytes: int) -> bool:
     """Whether the file is there; it is then kept as long as this process lives, and some days longer.
 
-    The collector deletes nothing that is locked or new (`app.leftovers.decoded_images`).
+    The collector deletes nothing that is locked or new (`app.storage.leftovers.decoded_images`).
     """
     if path not in _IN_USE:
         try:

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 import models
-from app import architectures
 from app.errors import Problem
+from app.planning import architectures
 from app.spec.networks import Preprocessing
 from app.spec.resources import TeacherSpec
 from models import GraphError, Network

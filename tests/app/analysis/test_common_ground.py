@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from app import tenancy
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.analysis.common_ground import CommonGround, common_ground
 from app.analysis.reads import Gathered
 from app.tables import Teacher
-from app.tenants import DEFAULT
 from tests.app.analysis.made import child, result, stage
 
 

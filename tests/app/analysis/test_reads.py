@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from app import db, tenancy, tenants
+from app import db
+from app.access import tenancy, tenants
+from app.access.tenants import DEFAULT
 from app.analysis import reads
 from app.analysis.table import rows
 from app.errors import Problem
 from app.sweeps.reads import Child
 from app.tables import Metric
-from app.tenants import DEFAULT
 from tests.app.analysis.made import child, result, stage, stored
 
 KINDS: Any = ("answers", "stages", "iterations")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from app import db, resources, tenancy
-from app.migrate import upgrade
+from app import db, resources
+from app.access import tenancy
+from app.access.tenants import DEFAULT
+from app.database.migrate import upgrade
 from app.spec.resources import TeacherSpec
-from app.storage import Storage
-from app.tenants import DEFAULT
+from app.storage.objects import Storage
 
 
 class Installation:

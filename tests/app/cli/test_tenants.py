@@ -10,8 +10,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import cli, db, door, keys, migrate, tenants
-from app.door import CannotStartError
+from app import cli, db
+from app.access import door, keys, tenants
+from app.access.door import CannotStartError
+from app.database import migrate
 from app.settings import Settings, settings
 from app.tables import AuditEntry
 

@@ -10,7 +10,7 @@ import pytest
 from app import presets
 from app.db import reading
 from app.errors import Problem
-from app.plans import resolve
+from app.planning.plans import resolve
 from app.presets.base import Preset
 from app.sweeps.points import grid, jobs_at
 from tests.app.conftest import Service

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import db, jobs, schedule, tenancy
+from app import db, jobs
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.errors import Problem
 from app.jobs import Claim, NewArtifact
-from app.schedule import Offer
+from app.scheduling import schedule
+from app.scheduling.schedule import Offer
 from app.spec.sweep import SweepSpec
-from app.storage import Storage
+from app.storage.objects import Storage
 from app.sweeps import planning, reads, submitting
 from app.sweeps.reads import Child, SweepSnapshot
 from app.tables import Dataset, Job, Teacher
-from app.tenants import DEFAULT
 from tests.app.conftest import dataset_report, teacher_report
 from tests.faults.checker import check
 

@@ -17,12 +17,14 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, select, update
 
-from app import db, jobs, removal, tenancy
+from app import db, jobs
+from app.access import tenancy
+from app.access.tenants import DEFAULT
 from app.errors import Problem
-from app.storage import Storage
+from app.storage import removal
+from app.storage.objects import Storage
 from app.sweeps import verbs
 from app.tables import TERMINAL, Artifact, Attempt, Event, Job, Sweep
-from app.tenants import DEFAULT
 from tests.app.sweeps.conftest import QUANTIZE, TRAIN, Ground, prepared, prune
 from tests.faults.checker import check
 from tests.faults.machine import long_run

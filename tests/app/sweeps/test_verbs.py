@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import db, jobs, moves, outbox, places, removal, sweeps, tenancy, tenants
+from app import db, jobs, moves, sweeps
+from app.access import tenancy, tenants
+from app.access.tenants import DEFAULT
 from app.errors import Problem
+from app.scheduling import outbox, places
 from app.spec.sweep import SweepSpec
+from app.storage import removal
 from app.sweeps import planning, reads, submitting, verbs
 from app.tables import Artifact, Event, Job, Sweep, Teacher
-from app.tenants import DEFAULT
 from tests.app.sweeps.conftest import QUANTIZE, TRAIN, Ground, prune
 
 RATES: dict[str, Any] = {"field": "/steps/1/keep_rate", "values": [0.9, 0.8, 0.7]}
@@ -557,7 +560,7 @@ ADVANCES = """
 import sys
 import time
 from app import db, jobs, schedule
-from app.schedule import Offer
+from app.scheduling.schedule import Offer
 
 db.configure(sys.argv[1])
 empty = 0

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app import db, jobs, resources, tenancy, tenants
+from app import db, jobs, resources
+from app.access import tenancy, tenants
 from app.settings import Settings, settings
 from app.spec.resources import DatasetSpec
-from app.storage import storage
+from app.storage.objects import storage
 from app.tables import Dataset
 from tests.corpus.photos import data_set, zipped
 from tests.worker.inspections.test_teachers import child
