@@ -106,6 +106,12 @@ class Settings(BaseSettings):
         "(or the container's) memory; 0: no limit, else at least 1 GiB, which PyTorch alone needs. Not on CUDA, whose "
         "driver maps far more than it uses.",
     )
+    trainer_nice: int = Field(
+        10,
+        ge=0,
+        le=19,
+        description="How far trainers stand back where the API or the database wants a core; 0: not at all.",
+    )
     max_job_macs: float = Field(
         1e21,
         ge=0,

@@ -28,10 +28,10 @@ from benchmarks import gallery_page, solar_cells
 from benchmarks.running import Running, machine
 from examples.client import ROOT, check, connect, register, say, unpack, upload
 
-TEACHER_SIDE = 64
+TEACHER_SIDE = solar_cells.SIDE
 ENDED = ("succeeded", "failed", "cancelled")
 # Arguments of examples/train_teacher.py.
-TEACHERS = {"weaker": {"epochs": 1, "max_images": 400}, "stronger": {"epochs": 3, "max_images": 1000}}
+TEACHERS = {"weaker": {"epochs": 1, "max_images": 400}, "stronger": {"epochs": 8, "max_images": 1557}}
 
 
 def main() -> None:

@@ -143,9 +143,8 @@ the report's days. So these are the experiments' shapes on few photos and few ep
 under the pictures are what these runs showed.
 
 Photos: {photos}; {splits}.
-Teachers: EfficientNet-Lite0 at 64 px, ImageNet weights, fine-tuned. Machine: {machines}.
-Two jobs ran side by side, and other work beside them: accuracies do not depend on that, latencies and seconds do, so do
-not read those here.
+Teachers: EfficientNet-Lite0 at 96 px, ImageNet weights, fine-tuned. Machine: {machines}.
+Two jobs ran side by side: accuracies do not depend on that, latencies and seconds do, so do not read those here.
 
 ```
 python -m benchmarks.gallery            # all of it, from nothing; `python -m benchmarks.gallery alpha` one of them

@@ -39,7 +39,7 @@ def by_kind(target: Path) -> Path:
 
 
 def _small(photo: Path) -> bytes:
-    """Networks of this gallery see 64 pixels at most, and every job decodes all photos."""
+    """Networks of this gallery see no more, and every job decodes all photos."""
     buffer = io.BytesIO()
     with Image.open(photo) as opened:
         opened.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(buffer, "PNG")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 # The gate holds a pickle of 64 MB as objects, or a bare one of 512 MB, or a tensor and its copy in C order.
 _GATE_BYTES = 1 << 30
@@ -16,7 +17,7 @@ _GATE_BYTES_A_SECOND = 50_000_000
 
 def limit(limits: dict[str, int]) -> None:
     """Of this process, for good: `memory_bytes` (what it may write to; on Linux), `file_bytes` (each file that it writes),
-    `cpu_seconds`. No core dump: it would hold a tenant's data.
+    `cpu_seconds`, `nice` (how far it stands back for others). No core dump: it would hold a tenant's data.
 
     RLIMIT_DATA and not RLIMIT_AS: PyTorch reserves 4 GB of addresses that it never touches.
     """
@@ -27,6 +28,16 @@ def limit(limits: dict[str, int]) -> None:
     if seconds := limits.get("cpu_seconds"):
         # SIGXCPU at the soft limit says why; SIGKILL follows for a process that ignores it.
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    if nice := limits.get("nice"):
+        _stand_back(nice)
+
+
+def _stand_back(nice: int) -> None:
+    """Whoever answers callers comes first where there are fewer cores than work."""
+    os.nice(nice)
+    # Linux may share the CPU between sessions first (sched(7), autogroup), and a trainer has one of its own.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 @contextlib.contextmanager

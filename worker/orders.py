@@ -103,10 +103,11 @@ def _seconds_left(session: Session, claim: Claim, deadline_seconds: float) -> fl
 
 def _trainer_limits(spec: JobSpec) -> dict[str, int]:
     if spec.device != "cpu" and gpu.present():
-        return {"memory_bytes": 0}
+        return {"memory_bytes": 0, "nice": settings().trainer_nice}
     asked = settings().trainer_memory_bytes
     # A trainer that takes all there is ends as OUT_OF_MEMORY by its own limit; the kernel might end the worker instead.
-    return {"memory_bytes": 9 * machine_bytes() // 10 if asked is None else asked}
+    memory = 9 * machine_bytes() // 10 if asked is None else asked
+    return {"memory_bytes": memory, "nice": settings().trainer_nice}
 
 
 def machine_bytes() -> int:

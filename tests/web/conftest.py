@@ -55,15 +55,15 @@ def prepared(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     db.configure(None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """`fewbytes up`, as a user starts it."""
+    """`fewbytes up`, as a user starts it: one for all files, which leave each other's jobs alone."""
     service = Service(tmp_path_factory.mktemp("up") / "data", {})
     yield service
     assert service.stop() == 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A teacher and photos, as a user has them on disk."""
     folder = tmp_path_factory.mktemp("files")
@@ -73,7 +73,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def registered(running: Service, files: dict[str, Path]) -> dict[str, Any]:
     """Both on the service: the beginning of a job."""
     for file in files.values():

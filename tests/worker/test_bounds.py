@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,28 @@ def test_the_memory_limit_is_for_trainers_on_the_cpu(
     monkeypatch.setenv("FEWBYTES_TRAINER_MEMORY_BYTES", str(2 << 30))
     settings.cache_clear()
     monkeypatch.setattr(orders.gpu, "present", lambda: gpu)
-    assert orders._trainer_limits(spec(device=device)) == {"memory_bytes": (2 << 30) * limited}
+    assert orders._trainer_limits(spec(device=device))["memory_bytes"] == (2 << 30) * limited
     settings.cache_clear()
+
+
+def test_a_trainer_stands_back_for_whoever_answers_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process, and as a session where Linux shares the CPU between those."""
+    monkeypatch.setenv("FEWBYTES_TRAINER_NICE", "7")
+    settings.cache_clear()
+    asked = orders._trainer_limits(spec(device="cpu"))["nice"]
+    settings.cache_clear()
+    code = f"""
+import os, pathlib
+from worker.limits import limit
+os.setsid()
+limit({{"nice": {asked}}})
+grouped = pathlib.Path("/proc/sys/kernel/sched_autogroup_enabled")
+on = grouped.exists() and grouped.read_text().strip() == "1"
+print(os.nice(0), pathlib.Path("/proc/self/autogroup").read_text().split()[-1] if on else {asked})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    usual = os.nice(0)
+    assert done.stdout.split() == [str(min(19, usual + 7)), "7"]
 
 
 def test_without_a_setting_the_machine_keeps_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
