@@ -1,5 +1,6 @@
 """What every preset has: a question, the options that it can be asked with, and the sweep that answers it."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -35,7 +36,7 @@ Criterion = Annotated[str, Field(max_length=40), AfterValidator(_known_criterion
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Preset(Spec):
+class Preset(Spec, ABC):
     """An experiment of the report as one request. Its fields are the options; `SHORT` has the values of those that are not
     given under `short: true`.
 
@@ -81,16 +82,17 @@ class Preset(Spec):
         """The splits that the data set must have, beside val or test."""
         return ["train"]
 
+    @abstractmethod
     def steps(self) -> list[Step]:
         """Of the job that the axes change."""
-        raise NotImplementedError
 
     def job(self) -> dict[str, Any]:
         """Fields of the job beside its teachers, data and seed."""
         return {"steps": self.steps()}
 
+    @abstractmethod
     def axes(self, teachers: list[str]) -> list[Axis]:
-        raise NotImplementedError
+        """What differs between the points."""
 
     def baseline(self) -> dict[str, Any]:
         return self.BASELINE
