@@ -16,8 +16,8 @@ from worker.messages import Stops
 def kill_the_measuring_process() -> None:
     """As soon as this process has one; other tests may have left it other children."""
     while True:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process().children():
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie, of another test
                 if "worker.measure" in child.cmdline():
                     child.kill()
                     return
