@@ -10,7 +10,8 @@ from app.cli.options import AsJson, Key, Quiet, Set, Url, service, spec_of
 from app.cli.tables import Column, console, terminal_table
 from app.cli.terminal import refuse, say, tell
 from app.cli.watch import follow
-from app.client.answers import PlanView
+from app.client import Client
+from app.client.answers import JobView, PlanView
 from app.client.names import Names
 from app.client.specs import set_field
 from app.client.sweep_answers import PlannedJobView, SweepPlanView, SweepView
@@ -60,15 +61,7 @@ def submit(
             _say_plan(plan, as_json)
             return
         job = client.jobs.submit(body, idempotency_key=idempotency_key)
-        if as_json and not watch:
-            tell(job.model_dump_json(indent=2))
-        elif quiet:
-            tell(job.id)
-        elif not watch:
-            tell(f"{job.id} {job.state}")
-            say(f"Follow it: fewbytes watch {job.id}")
-        if watch:
-            follow(client, job.id, quiet=quiet)
+        _after(client, job, f"{job.id} {job.state}", watch=watch, quiet=quiet, as_json=as_json)
 
 
 @app.command(
@@ -115,15 +108,23 @@ def sweep(
             _say_sweep_plan(client.sweeps.validate(body), as_json)
             return
         made = client.sweeps.submit(body, idempotency_key=idempotency_key)
-        if as_json and not watch:
-            tell(made.model_dump_json(indent=2))
-        elif quiet:
-            tell(made.id)
-        elif not watch:
-            tell(f"{made.id} {made.state}: {_num_jobs(made)} jobs")
-            say(f"Follow it: fewbytes watch {made.id}")
-        if watch:
-            follow(client, made.id, quiet=quiet)
+        said = f"{made.id} {made.state}: {_num_jobs(made)} jobs"
+        _after(client, made, said, watch=watch, quiet=quiet, as_json=as_json)
+
+
+def _after(
+    client: Client, made: JobView | SweepView, said: str, *, watch: bool, quiet: bool, as_json: bool
+) -> None:
+    """What was submitted: told, or followed."""
+    if as_json and not watch:
+        tell(made.model_dump_json(indent=2))
+    elif quiet:
+        tell(made.id)
+    elif not watch:
+        tell(said)
+        say(f"Follow it: fewbytes watch {made.id}")
+    if watch:
+        follow(client, made.id, quiet=quiet)
 
 
 def _of_preset(
