@@ -22,4 +22,4 @@ CMD ["fewbytes", "api", "--host", "0.0.0.0", "--port", "8000"]
 FROM base AS worker
 RUN pip install --constraint requirements.lock '.[worker]'
 USER fewbytes
-CMD ["fewbytes", "worker", "--queues", "compress,inspect"]
+CMD ["fewbytes", "worker"]
