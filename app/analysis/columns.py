@@ -23,6 +23,11 @@ class Column:
     description: str
     better: Literal["higher", "lower"] | None = None
 
+    @property
+    def is_share(self) -> bool:
+        """Of images: people read it in percent."""
+        return "accuracy" in self.name or "agreement" in self.name
+
 
 _WHICH = (
     Column("job_id", "string", None, "The job that the row is of."),

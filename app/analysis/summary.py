@@ -316,7 +316,7 @@ class _Verdict:
         more = f" (and {_count(len(doubtful) - 1, 'other point')})" if len(doubtful) > 1 else ""
         return (
             f"{self._shown_best()}, but its difference to {closest.name}{more} may be chance: "
-            f"{_shown_difference(closest.difference)}."
+            f"{self._shown_difference(closest.difference)}."
         )
 
     def _is_beaten(self, difference: Difference) -> bool:
@@ -331,25 +331,31 @@ class _Verdict:
         )
         return (
             f"{self._shown_best()}, better than each of {_count(len(self.comparisons), 'other point')}; the least certain "
-            f"difference is that to {closest.name}: {_shown_difference(closest.difference)}.{left_out}"
+            f"difference is that to {closest.name}: {self._shown_difference(closest.difference)}.{left_out}"
         )
 
     def _shown_best(self) -> str:
         assert self.best is not None
         found = self.best.spread(self.metric.name)
         assert found is not None
-        return f"{self.best.name} has the best {self.metric.name}, {found.mean:.6g} in the mean of {_count(found.n, 'seed')}"
+        mean = f"{found.mean:.1%}" if self.metric.is_share else f"{found.mean:.6g}"
+        return f"{self.best.name} has the best {self.metric.name}, {mean} in the mean of {_count(found.n, 'seed')}"
+
+    def _shown_difference(self, difference: Difference) -> str:
+        mean, low, high = (
+            f"{100 * value:+.1f}" if self.metric.is_share else f"{value:+.4g}"
+            for value in (difference.mean, difference.low, difference.high)
+            if value is not None
+        )
+        unit = " points" if self.metric.is_share else ""
+        return (
+            f"{mean}{unit} over {_count(difference.n, 'common seed')} (95 % interval {low} to {high}, "
+            f"p = {difference.p_holm:.2g} by Holm)"
+        )
 
 
 def _winner(point: _Point) -> Winner:
     return Winner(point=point.point, name=point.name, params=point.params)
-
-
-def _shown_difference(difference: Difference) -> str:
-    return (
-        f"{difference.mean:+.4g} over {_count(difference.n, 'common seed')} (95 % interval {difference.low:.4g} to "
-        f"{difference.high:.4g}, p = {difference.p_holm:.2g} by Holm)"
-    )
 
 
 def _count(number: int, what: str) -> str:
