@@ -159,7 +159,8 @@ def test_a_row_is_not_claimed_before_its_next_attempt() -> None:
 
 CLAIMER = """
 import sys
-from app import db, jobs, tenancy
+from app import db, jobs
+from app.access import tenancy
 db.configure(sys.argv[1])
 for job_id in sys.stdin.read().split():
     with db.transaction() as session:

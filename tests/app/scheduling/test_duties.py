@@ -110,7 +110,8 @@ def test_who_does_not_sweep_takes_no_write_lock(sqlite_database: str) -> None:
 
 _HOLD_FOR_EVER = """
 import sys, time
-from app import db, outbox
+from app import db
+from app.scheduling import outbox
 db.configure(sys.argv[1])
 thread = outbox.Outbox()
 thread.start()

@@ -223,7 +223,8 @@ def test_a_tenant_at_its_limit_is_passed_over_until_one_of_its_jobs_ends() -> No
 
 CLAIMER = """
 import sys
-from app import db, schedule
+from app import db
+from app.scheduling import schedule
 db.configure(sys.argv[1])
 while True:
     with db.transaction() as session:

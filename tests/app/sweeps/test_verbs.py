@@ -559,7 +559,8 @@ def test_the_sweeper_mends_a_sweep_whose_last_job_ended_unnoticed(ground: Ground
 ADVANCES = """
 import sys
 import time
-from app import db, jobs, schedule
+from app import db, jobs
+from app.scheduling import schedule
 from app.scheduling.schedule import Offer
 
 db.configure(sys.argv[1])
