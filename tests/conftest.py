@@ -13,6 +13,9 @@ from app.database.migrate import upgrade
 from app.settings import settings
 from tests.servers import Broker, Postgres, embedded_postgres_url
 
+# Trainers stand back for whoever wants the cores, and other tests always do.
+os.environ.setdefault("FEWBYTES_TRAINER_NICE", "0")
+
 DATABASES = ("sqlite", "postgresql")
 
 
