@@ -15,11 +15,19 @@ class Settings(BaseSettings):
         Path("data"), description="Objects, job folders and the embedded database live here."
     )
     # The names every platform sets for its add-ons, hence no prefix.
-    database_url: str = Field("", validation_alias=AliasChoices("DATABASE_URL", "FEWBYTES_DATABASE_URL"))
-    broker_url: str = Field("", validation_alias=AliasChoices("BROKER_URL", "FEWBYTES_BROKER_URL"))
+    database_url: str = Field(
+        "",
+        validation_alias=AliasChoices("DATABASE_URL", "FEWBYTES_DATABASE_URL"),
+        description="A PostgreSQL server (postgresql+psycopg://…). Default: SQLite in the data folder.",
+    )
+    broker_url: str = Field(
+        "",
+        validation_alias=AliasChoices("BROKER_URL", "FEWBYTES_BROKER_URL"),
+        description="A Redis or Valkey server (redis://…). Default: `fewbytes up` brings its own.",
+    )
 
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = Field("127.0.0.1", description="The address that the API listens on.")
+    port: int = Field(8000, description="Its port.")
     allow_open: bool = Field(
         False, description="Listen on other addresses than this machine's own, without keys."
     )
@@ -110,7 +118,8 @@ class Settings(BaseSettings):
         10,
         ge=0,
         le=19,
-        description="How far trainers stand back where the API or the database wants a core; 0: not at all.",
+        description="How far trainers stand back (nice) where anything else wants a core: the API, the database; 0: not "
+        "at all.",
     )
     max_job_macs: float = Field(
         1e21,

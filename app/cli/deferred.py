@@ -36,6 +36,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "keys": (OPERATOR, "keys", "Access keys: make, list, revoke."),
     "tenants": (OPERATOR, "tenants", "Tenants and what each may have."),
+    "settings": (
+        OPERATOR,
+        "settings",
+        "Show every setting: its environment variable, what is set here, its default and its meaning.",
+    ),
     "collect": (
         OPERATOR,
         "storage",
