@@ -16,9 +16,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +136,13 @@ def show(
         "options": options,
     }
     say(f"{preset['name']}: {preset['title']}")
-    began = time.monotonic()
     sweep = followed(client, submitted(client, preset, body))
     if sweep["state"] != "succeeded":
         print(f"    it ended as {sweep['state']}: {sweep['counts']}")
     run = {
         "body": body,
         "scale": args.scale,
-        "seconds": round(time.monotonic() - began),
+        "seconds": _seconds(sweep),
         "machine": machine(),
         "photos": materials["photos"],
         "splits": materials["splits"],
@@ -157,6 +156,12 @@ def submitted(client: httpx.Client, preset: dict[str, Any], body: dict[str, Any]
     key = hashlib.sha256(json.dumps([preset, body], sort_keys=True).encode()).hexdigest()
     answer = check(client.post("/v1/sweeps", json=body, headers={"Idempotency-Key": key}))
     return dict(answer.json())
+
+
+def _seconds(sweep: dict[str, Any]) -> int:
+    """From its submission to its end, whoever watched."""
+    began, ended = (datetime.fromisoformat(sweep[name]) for name in ("created_at", "finished_at"))
+    return round((ended - began).total_seconds())
 
 
 def followed(client: httpx.Client, sweep: dict[str, Any]) -> dict[str, Any]:

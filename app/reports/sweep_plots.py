@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -162,15 +161,22 @@ def _along_axis(facts: SweepFacts, points: Sequence[PointSummary], along: str) -
 def _draw_line(axes: Any, line: Line, position: int, name: str, limits: tuple[float, float] | None) -> None:
     means = [spread.mean for spread in line.spreads]
     axes.plot(line.values, means, label=name, **style(position))
-    least, most = limits or (-math.inf, math.inf)
     known = [
-        (x, max(least, spread.low), min(most, spread.high))
+        (x, low, high)
         for x, spread in zip(line.values, line.spreads, strict=True)
-        if spread.low is not None and spread.high is not None
+        for _, low, high in (_within(spread, limits),)
+        if low is not None and high is not None
     ]
     if len(known) > 1:
         xs, lows, highs = zip(*known, strict=True)
         axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
+
+
+def _within(spread: Spread, limits: tuple[float, float] | None) -> tuple[float, float | None, float | None]:
+    """Mean, low, high as they are drawn: few seeds have intervals that leave what a share can be."""
+    if spread.low is None or spread.high is None or limits is None:
+        return spread.mean, spread.low, spread.high
+    return spread.mean, max(limits[0], spread.low), min(limits[1], spread.high)
 
 
 def _parameter_axis(axes: Any, name: str, values: Sequence[float]) -> None:
@@ -251,22 +257,21 @@ def _signed(facts: SweepFacts, value: float) -> float:
 def _rows_of_points(facts: SweepFacts, points: Sequence[PointSummary]) -> Plot:
     measure = Measure(facts.metric)
     drawn = points[:MOST_ROWS]
-    title = measure.title.capitalize()
+    axes = facts.summary.axes
+    title = measure.title.capitalize() + (f" by {shown(axes[0], 30)}" if len(axes) == 1 else "")
     spreads = [point.metrics[facts.metric] for point in drawn]
     teacher = _teacher_accuracy(facts, facts.metric)
 
     def draw(figure: Any) -> None:
-        bars = [(spread.mean, spread.low, spread.high) for spread in spreads]
-        _bar_rows(
-            figure, [point.name for point in drawn], bars, measure, measure.title, measure.unit, teacher
-        )
+        bars = [_within(spread, (0.0, 1.0) if measure.is_share else None) for spread in spreads]
+        _bar_rows(figure, _labels(drawn, axes), bars, measure, measure.title, measure.unit, teacher)
         entitle(figure, title)
 
     best = max(points, key=lambda point: _signed(facts, point.metrics[facts.metric].mean))
     worst = min(points, key=lambda point: _signed(facts, point.metrics[facts.metric].mean))
     header, rows = _columns_and_rows(facts, points)
     alt = (
-        f"{title} of {plural(len(points), 'point')}: the best is {shown(best.name)} with "
+        f"{measure.title.capitalize()} of {plural(len(points), 'point')}: the best is {shown(best.name)} with "
         f"{measure.told(best.metrics[facts.metric].mean)}, the last {shown(worst.name)} with "
         f"{measure.told(worst.metrics[facts.metric].mean)}."
     )
@@ -275,6 +280,12 @@ def _rows_of_points(facts: SweepFacts, points: Sequence[PointSummary]) -> Plot:
     if len(drawn) < len(points):
         alt += f" The first {len(drawn)} are drawn."
     return Plot("metric", title, alt, header, rows, draw, height=rows_height(len(drawn)))
+
+
+def _labels(points: Sequence[PointSummary], axes: Sequence[str]) -> list[str]:
+    """Of rows: of a single axis its values alone, the axis stands in the title."""
+    prefix = f"{axes[0]}=" if len(axes) == 1 else ""
+    return [point.name.removeprefix(prefix) for point in points]
 
 
 def _bar_rows(
@@ -326,7 +337,7 @@ def difference_plot(facts: SweepFacts) -> Plot | None:
         bars = [(d.mean or 0.0, d.low, d.high) for _, d in drawn]
         _bar_rows(
             figure,
-            [point.name for point, _ in drawn],
+            _labels([point for point, _ in drawn], facts.summary.axes),
             bars,
             measure,
             f"difference of {measure.title}",

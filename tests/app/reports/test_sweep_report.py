@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 import pytest
 
 from app import jobs
+from app.analysis.statistics import spread
 from app.db import transaction
 from app.errors import Problem
+from app.reports import sweep_plots
 from tests.app.conftest import Service
 from tests.app.reports import examples
 from tests.app.reports.pages import Page
@@ -147,9 +149,20 @@ def test_categories_are_rows(sqlite_service: Service) -> None:
     texts = [
         element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     ]
-    assert "plan=$plain$" in texts
+    assert "$plain$" in texts, "the only axis stands in the title, not at every row"
+    assert "Test accuracy by plan" in texts
     markdown = sqlite_service.client.get(f"/v1/sweeps/{sweep_id}/report?format=md").text
     assert "<script" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+
+
+def test_an_interval_is_drawn_as_far_as_a_share_goes() -> None:
+    """Two seeds have one of Student's t that ends beyond 100 %; the table says it, the plot has no room for it."""
+    found = spread([0.7, 0.99])
+    assert found is not None
+    assert found.high is not None
+    assert found.high > 1
+    assert sweep_plots._within(found, (0.0, 1.0)) == (found.mean, 0.0, 1.0)
+    assert sweep_plots._within(found, None) == (found.mean, found.low, found.high)
 
 
 def test_what_has_no_answer_is_there_with_its_reason(sqlite_service: Service) -> None:
