@@ -12,15 +12,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import models
+from worker.chain import Chain
 from worker.stages import write_whole
 from worker.training.snapshots import FOLDER, snapshot_path
 from worker.whole_files import appears_whole
-
-if TYPE_CHECKING:
-    from worker.chain import Chain
 
 _CHUNK_BYTES = 1 << 20
 # What a network's last bits depend on, beside its job.
@@ -31,7 +29,7 @@ class GoneError(Exception):
     """Something of the earlier job is no longer there; its text says what."""
 
 
-def take_over(chain: "Chain") -> None:
+def take_over(chain: Chain) -> None:
     """Finish the steps that the order's job begins with, as far as that is not done: all of them, or none with a warning.
 
     Raises Stopped where the last step of the job is among them, for that one is measured.
@@ -55,7 +53,7 @@ def take_over(chain: "Chain") -> None:
         chain.setting.line.send({"type": "stage", **record})
 
 
-def taken_over(chain: "Chain") -> dict[str, Any] | None:
+def taken_over(chain: Chain) -> dict[str, Any] | None:
     """What a result says of the steps that its job did not do itself: `steps`; what they cost whoever did them; and
     `made_by`, [{job_id, steps, environment}]. None where there are none."""
     shared = [record for record in chain.records if "shared_from" in record]
@@ -73,7 +71,7 @@ def total_cost(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: sum(record["cost"][name] for record in records) for name in ("epochs", "seconds", "macs")}
 
 
-def warn_of_other_environments(chain: "Chain", environment: dict[str, Any]) -> None:
+def warn_of_other_environments(chain: Chain, environment: dict[str, Any]) -> None:
     """Say so where this job goes on elsewhere than the steps before were done."""
     found = taken_over(chain)
     for made in found["made_by"] if found else []:
@@ -102,16 +100,16 @@ def _named(begun: dict[str, Any]) -> str:
     )
 
 
-def _made_by(chain: "Chain") -> Path:
+def _made_by(chain: Chain) -> Path:
     """Kept for a later attempt: by then the earlier job may be gone."""
     return chain.stages.path(0, ".made-by.json")
 
 
-def _fetched(chain: "Chain", number: int) -> Path:
+def _fetched(chain: Chain, number: int) -> Path:
     return chain.stages.path(number, ".taken")
 
 
-def _adopt(chain: "Chain", begun: dict[str, Any], number: int) -> dict[str, Any]:
+def _adopt(chain: Chain, begun: dict[str, Any], number: int) -> dict[str, Any]:
     if (finished := chain.stages.finished(number)) is not None:
         return finished
     network = models.load(_fetched(chain, number))
@@ -121,7 +119,7 @@ def _adopt(chain: "Chain", begun: dict[str, Any], number: int) -> dict[str, Any]
     return record
 
 
-def _fetch(chain: "Chain", begun: dict[str, Any]) -> None:
+def _fetch(chain: Chain, begun: dict[str, Any]) -> None:
     """Copy all files to where this job's own steps would have left them; raises GoneError."""
     if "gone" in begun:
         raise GoneError(begun["gone"])
@@ -133,7 +131,7 @@ def _fetch(chain: "Chain", begun: dict[str, Any]) -> None:
                 raise GoneError(f"it did not keep the weights of its step {number} after epoch {epoch}")
 
 
-def _place(chain: "Chain", file: dict[str, Any]) -> Path:
+def _place(chain: Chain, file: dict[str, Any]) -> Path:
     number = file["step"]
     if file["what"] == "network":
         return _fetched(chain, number)

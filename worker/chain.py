@@ -21,7 +21,6 @@ import models
 from app.errors import Problem
 from app.spec.steps.base import StepSpec
 from models import Network
-from worker.beginning import take_over
 from worker.confusion import confusion
 from worker.messages import Line
 from worker.run import Run, Stopped, Teacher
@@ -61,7 +60,6 @@ class Chain:
 
     def run(self) -> None:
         """Do the steps that are not done yet. Raises Stopped and Problem."""
-        take_over(self)
         model = self._first_model()
         for number, step in enumerate(self.steps, 1):
             self.step = number

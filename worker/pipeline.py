@@ -9,7 +9,7 @@ import torch
 import models
 from app.spec.base import Split
 from app.version import version
-from worker.beginning import taken_over, total_cost, warn_of_other_environments
+from worker.beginning import take_over, taken_over, total_cost, warn_of_other_environments
 from worker.chain import STEPS_SHARE, Chain, note_number, note_stage, without_tables
 from worker.exports import export, export_name
 from worker.measure import device_name
@@ -53,6 +53,7 @@ class _Compression:
         for position in range(self.spec.seeds):
             chain = Chain(setting, teacher, position=position, num_seeds=self.spec.seeds)
             self.chains.append(chain)
+            take_over(chain)
             chain.run()
         chosen = self._chosen()
         warn_of_other_environments(chosen, self._environment())
