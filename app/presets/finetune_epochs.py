@@ -17,7 +17,7 @@ class FinetuneEpochs(PruningPreset):
         "Little: but the course's code never rebuilt its optimizer after a cut, so that fine-tuning moved the running "
         "statistics alone. Both are here."
     )
-    SHORT = {"epochs": 12, "finetune_epochs": [1, 3], "iterations": 3, "image_size": 64, "seeds": 2}
+    SHORT = {"epochs": 8, "finetune_epochs": [1, 3], "iterations": 2, "image_size": 48, "seeds": 2}
     ITERATIONS = True
 
     finetune_epochs: Values[Epochs] = [1, 2, 5, 10]

@@ -17,7 +17,7 @@ class PruneAtMost(PruningPreset):
     ROWS = ("F11", "B1")
     ASKS = "How far does pruning go for free?"
     FOUND = "Prune at most 10 %: beyond that the accuracy falls a lot."
-    SHORT = {"epochs": 10, "finetune_epochs": 1, "iterations": 8, "image_size": 32, "seeds": 2}
+    SHORT = {"epochs": 10, "finetune_epochs": 1, "iterations": 5, "image_size": 32, "seeds": 2}
     BASELINE = {"rule": _EVERY_CUT}
     ITERATIONS = True
 

@@ -17,7 +17,7 @@ class PruningRates(PruningPreset):
         "StudentNet's 256,779 parameters fall to 171,606 by five times 0.95, to 114,810 by 0.9, to 236,066 by 0.99. Gentler "
         "looked better without fine-tuning, which it cannot be: 0.99 five times and 0.95 once leave the same network."
     )
-    SHORT = {"epochs": 12, "finetune_epochs": 1, "image_size": 64, "seeds": 2}
+    SHORT = {"epochs": 8, "finetune_epochs": 1, "image_size": 48, "seeds": 2}
     ITERATIONS = True
 
     keep_rates: Values[Share] = [0.99, 0.95, 0.9]

@@ -22,11 +22,12 @@ class Recommended(DistillingPreset):
         "10 MB and stored in 8 bits: 2.5 MB, 84 %."
     )
     SHORT = {
-        "epochs": 12,
+        "epochs": 10,
         "views": 4,
-        "recovery_epochs": 3,
+        "recovery_epochs": 2,
         "image_size": 32,
         "budgets": [130_000, 112_000, 107_000, 80_000],
+        "seeds": 2,
     }
 
     budgets: ByteCounts = [130_000, 120_000, 112_000, 80_000]

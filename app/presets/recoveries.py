@@ -18,11 +18,11 @@ class Recoveries(PruningPreset):
         "each cut 71 %. Renda et al.: rewinding is as good as new weights, and both are better than fine-tuning."
     )
     SHORT = {
-        "epochs": 12,
-        "recovery_epochs": 4,
+        "epochs": 8,
+        "recovery_epochs": 2,
         "iterations": 2,
         "keep_rate": 0.6143,
-        "image_size": 64,
+        "image_size": 48,
         "seeds": 2,
     }
     BASELINE = {"recover": "none"}

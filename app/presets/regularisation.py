@@ -20,7 +20,7 @@ class Regularisation(Preset):
         "Hard labels: 84 % with, 60 % without dropout and augmentation. Without them soft labels beat hard ones by more "
         "than 10 points and still overfit; more data helps; unlabelled photos alone were memorised."
     )
-    SHORT = {"epochs": 10, "image_size": 32, "train_fractions": [0.15, 0.6], "seeds": 2}
+    SHORT = {"epochs": 6, "image_size": 32, "train_fractions": [0.1, 0.4], "seeds": 2}
 
     student: ArchitectureName | Student = "report/plain"
     """Without dropout layers of its own, only augmentation makes the difference."""

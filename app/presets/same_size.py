@@ -25,9 +25,9 @@ class SameSize(DistillingPreset):
     )
     SHORT = {
         "target_bytes": 250_000,
-        "epochs": 10,
+        "epochs": 8,
         "views": 4,
-        "retraining_epochs": 2,
+        "retraining_epochs": 1,
         "image_size": 32,
         "seeds": 2,
     }
