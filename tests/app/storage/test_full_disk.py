@@ -24,6 +24,7 @@ from app.storage.uploads import Parts
 from tests.app.conftest import Service, serve
 from tests.faulty_disk import FAULTS, FaultyDisk, every_fault, fill, free_bytes, small_disk
 from tests.servers import Broker
+from tests.service import wait_for
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -257,6 +258,8 @@ def test_a_broker_on_a_full_disk_refuses_and_recovers(
         broker = Broker(disk, unix_socket=False)
         ended.callback(broker.kill)
         broker.client().config_set("appendonly", "yes")
+        # A first rewrite that met the full disk would be tried again after a minute, not after a second.
+        wait_for(lambda: not broker.client().info("persistence")["aof_rewrite_in_progress"], 60)
         monkeypatch.setattr(settings(), "broker_url", broker.url)
         queue.reset()
         ended.callback(queue.reset)
