@@ -302,6 +302,8 @@ class _Verdict:
             if other.difference.note is None:
                 continue
             says = f"{self._shown_best()}, and {other.name} "
+            if other.difference.note == CONSTANT and other.difference.mean == 0:
+                return f"{says}has the same with every seed: the two are one here."
             if other.difference.note == CONSTANT:
                 return f"{says}differs by the same with every seed: the seeds change nothing, so they prove nothing."
             seeds = "no seed" if not other.difference.n else "one seed"

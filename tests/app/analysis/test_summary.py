@@ -101,6 +101,13 @@ def test_seeds_that_change_nothing_prove_nothing() -> None:
     assert "the seeds change nothing" in found.verdict
 
 
+def test_two_points_that_are_one_are_told_as_such() -> None:
+    """A rule that never struck leaves the network as the other rule does."""
+    found = summary(grid({1: [0.80, 0.82], 2: [0.80, 0.82], 5: [0.5, 0.6]}))
+    assert found.winner is None
+    assert "alpha=2 has the same with every seed: the two are one here" in found.verdict
+
+
 def test_points_without_common_seeds_are_not_compared() -> None:
     rows = [*grid({0: [0.5, 0.6]}), row(1, 7, {"alpha": 1}, test_accuracy=0.9)]
     found = summary(rows)
