@@ -6,8 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DATA   ?=
-# Test processes: one a core, four at most (each imports torch). TESTS=0 for one after the other.
-TESTS  ?= auto
+# Test processes: one a core and one more, since many tests wait; four at most (each imports torch). TESTS=0 for one after the other.
+TESTS  ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 
 # With both cores busy, spinning OpenMP threads halve the speed of two processes; passive waiting costs nothing when quiet.
 export OMP_WAIT_POLICY ?= PASSIVE
