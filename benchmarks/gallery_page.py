@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from app.analysis.columns import is_share
 from examples.client import check
 
 _MOST_POINTS = 9
@@ -93,7 +94,7 @@ def _means(points: list[dict[str, Any]], metric: str) -> str:
 
 
 def _shown(value: float, metric: str) -> str:
-    return f"{value:.1%}" if "accuracy" in metric or "agreement" in metric else f"{value:,.4g}"
+    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:,.4g}"
 
 
 def _teachers(rows: list[dict[str, Any]], metric: str) -> str:
@@ -132,6 +133,7 @@ def write_index(out: Path, presets: list[dict[str, Any]]) -> None:
 def _head(runs: dict[str, dict[str, Any]]) -> str:
     first = next(iter(runs.values()))
     splits = ", ".join(f"{name} {count:,}" for name, count in first["splits"].items())
+    minutes = round(sum(run["seconds"] for run in runs.values()) / 60)
     machines = "; ".join(dict.fromkeys(run["machine"].split(", load")[0] for run in runs.values()))
     photos = (
         first["photos"] or "solar cells (PyPI: elpv-dataset), mono- or polycrystalline, sound or defective"
@@ -144,7 +146,8 @@ under the pictures are what these runs showed.
 
 Photos: {photos}; {splits}.
 Teachers: EfficientNet-Lite0 at 96 px, ImageNet weights, fine-tuned. Machine: {machines}.
-Two jobs ran side by side: accuracies do not depend on that, latencies and seconds do, so do not read those here.
+Two jobs ran side by side, {minutes} minutes in all: accuracies do not depend on that, latencies and seconds do, so do not
+read those here.
 
 ```
 python -m benchmarks.gallery            # all of it, from nothing; `python -m benchmarks.gallery alpha` one of them

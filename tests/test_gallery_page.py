@@ -22,7 +22,8 @@ def test_few_points_are_named_one_by_one() -> None:
     rows = [{"teacher_test_accuracy": 0.812}, {"teacher_test_accuracy": 0.812}]
     said = gallery_page.said(summary([point("0", 0.7), point("0.8", 0.731)]), rows)
     assert (
-        said == "test accuracy, mean of 3 seeds: alpha=0: 70.0%, alpha=0.8: 73.1%. Teacher: 81.2%. No winner."
+        said
+        == "test accuracy, mean of 3 seeds: alpha=0: 70.0 %, alpha=0.8: 73.1 %. Teacher: 81.2 %. No winner."
     )
 
 
@@ -30,7 +31,7 @@ def test_of_many_points_only_the_ends_are_named() -> None:
     """Best first."""
     said = gallery_page.said(summary([point(str(n / 10), n / 10) for n in range(10)]), [])
     assert said.startswith(
-        "test accuracy, mean of 3 seeds: alpha=0.9: 90.0%, alpha=0.0: 0.0% (best and worst of 10 points)."
+        "test accuracy, mean of 3 seeds: alpha=0.9: 90.0 %, alpha=0.0: 0.0 % (best and worst of 10 points)."
     )
 
 

@@ -23,10 +23,10 @@ class Column:
     description: str
     better: Literal["higher", "lower"] | None = None
 
-    @property
-    def is_share(self) -> bool:
-        """Of images: people read it in percent."""
-        return "accuracy" in self.name or "agreement" in self.name
+
+def is_share(name: str) -> bool:
+    """Whether this column is a share of images: people read it in percent, and its differences in points."""
+    return "accuracy" in name or "agreement" in name
 
 
 _WHICH = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.analysis.columns import BY_NAME, NUMBERS, Column, axis_columns
+from app.analysis.columns import BY_NAME, NUMBERS, Column, axis_columns, is_share
 from app.analysis.statistics import (
     CONSTANT,
     Difference,
@@ -340,19 +340,20 @@ class _Verdict:
         assert self.best is not None
         found = self.best.spread(self.metric.name)
         assert found is not None
-        mean = f"{found.mean:.1%}" if self.metric.is_share else f"{found.mean:.6g}"
+        mean = f"{100 * found.mean:.1f} %" if is_share(self.metric.name) else f"{found.mean:.6g}"
         return f"{self.best.name} has the best {self.metric.name}, {mean} in the mean of {_count(found.n, 'seed')}"
 
     def _shown_difference(self, difference: Difference) -> str:
-        mean, low, high = (
-            f"{100 * value:+.1f}" if self.metric.is_share else f"{value:+.4g}"
-            for value in (difference.mean, difference.low, difference.high)
-            if value is not None
-        )
-        unit = " points" if self.metric.is_share else ""
+        """Of two points that both have an interval."""
+
+        def shown(value: float | None) -> str:
+            assert value is not None
+            return f"{100 * value:+.1f}" if is_share(self.metric.name) else f"{value:+.4g}"
+
+        unit = " points" if is_share(self.metric.name) else ""
         return (
-            f"{mean}{unit} over {_count(difference.n, 'common seed')} (95 % interval {low} to {high}, "
-            f"p = {difference.p_holm:.2g} by Holm)"
+            f"{shown(difference.mean)}{unit} over {_count(difference.n, 'common seed')} (95 % interval "
+            f"{shown(difference.low)} to {shown(difference.high)}, p = {difference.p_holm:.2g} by Holm)"
         )
 
 

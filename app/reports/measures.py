@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from app.analysis.columns import is_share
 from app.reports.wording import NOTHING, number, percent, points, significant
 
 _TITLES = {
@@ -29,7 +30,7 @@ class Measure:
 
     @property
     def is_share(self) -> bool:
-        return "accuracy" in self.name or "agreement" in self.name
+        return is_share(self.name)
 
     @property
     def is_whole(self) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -162,21 +163,21 @@ def _draw_line(axes: Any, line: Line, position: int, name: str, limits: tuple[fl
     means = [spread.mean for spread in line.spreads]
     axes.plot(line.values, means, label=name, **style(position))
     known = [
-        (x, low, high)
+        (x, *interval)
         for x, spread in zip(line.values, line.spreads, strict=True)
-        for _, low, high in (_within(spread, limits),)
-        if low is not None and high is not None
+        if (interval := _interval(spread, limits)) is not None
     ]
     if len(known) > 1:
         xs, lows, highs = zip(*known, strict=True)
         axes.fill_between(xs, lows, highs, color=series(position).colour, alpha=0.16, linewidth=0)
 
 
-def _within(spread: Spread, limits: tuple[float, float] | None) -> tuple[float, float | None, float | None]:
-    """Mean, low, high as they are drawn: few seeds have intervals that leave what a share can be."""
-    if spread.low is None or spread.high is None or limits is None:
-        return spread.mean, spread.low, spread.high
-    return spread.mean, max(limits[0], spread.low), min(limits[1], spread.high)
+def _interval(spread: Spread, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    """As it is drawn: few seeds have intervals that leave what a share can be. None: one seed has none."""
+    if spread.low is None or spread.high is None:
+        return None
+    least, most = limits or (-math.inf, math.inf)
+    return max(least, spread.low), min(most, spread.high)
 
 
 def _parameter_axis(axes: Any, name: str, values: Sequence[float]) -> None:
@@ -263,7 +264,8 @@ def _rows_of_points(facts: SweepFacts, points: Sequence[PointSummary]) -> Plot:
     teacher = _teacher_accuracy(facts, facts.metric)
 
     def draw(figure: Any) -> None:
-        bars = [_within(spread, (0.0, 1.0) if measure.is_share else None) for spread in spreads]
+        limits = (0.0, 1.0) if measure.is_share else None
+        bars = [(spread.mean, *(_interval(spread, limits) or (None, None))) for spread in spreads]
         _bar_rows(figure, _labels(drawn, axes), bars, measure, measure.title, measure.unit, teacher)
         entitle(figure, title)
 

@@ -35,7 +35,7 @@ def test_a_clear_winner_is_named() -> None:
     assert found.winner is not None
     assert (found.winner.point, found.winner.name, found.winner.params) == (2, "alpha=0.8", {"alpha": 0.8})
     assert found.best == 2
-    assert "alpha=0.8 has the best test_accuracy, 71.2% in the mean of 4 seeds" in found.verdict
+    assert "alpha=0.8 has the best test_accuracy, 71.2 % in the mean of 4 seeds" in found.verdict
     assert "alpha=0.5: +9.7 points over 4 common seeds" in found.verdict
     assert [each.name for each in found.comparisons] == ["alpha=0", "alpha=0.5"]
     p_values = [scipy.stats.ttest_rel(CLEAR[0.8], CLEAR[other]).pvalue for other in (0, 0.5)]

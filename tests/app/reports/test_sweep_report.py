@@ -161,8 +161,8 @@ def test_an_interval_is_drawn_as_far_as_a_share_goes() -> None:
     assert found is not None
     assert found.high is not None
     assert found.high > 1
-    assert sweep_plots._within(found, (0.0, 1.0)) == (found.mean, 0.0, 1.0)
-    assert sweep_plots._within(found, None) == (found.mean, found.low, found.high)
+    assert sweep_plots._interval(found, (0.0, 1.0)) == (0.0, 1.0)
+    assert sweep_plots._interval(found, None) == (found.low, found.high)
 
 
 def test_what_has_no_answer_is_there_with_its_reason(sqlite_service: Service) -> None:

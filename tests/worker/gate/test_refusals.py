@@ -741,6 +741,22 @@ print(before == after)
     assert said.split() == ["refused", "0", "True"]
 
 
+def test_what_the_process_has_already_is_not_the_gates() -> None:
+    """A process that holds more than the gate may take reads a small file nonetheless."""
+    code = """
+from worker.limits import tightened
+held = bytearray(3 << 29)
+with tightened(1000):
+    print(len(bytearray(100 << 20)))
+    try:
+        bytearray(2 << 30)
+    except MemoryError:
+        print("refused")
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == [str(100 << 20), "refused"]
+
+
 _LIMITED = """
 import resource, sys
 from pathlib import Path
